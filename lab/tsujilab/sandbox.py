@@ -193,6 +193,10 @@ class Sandbox(Host):
             host.run(f"ethtool -K {name} tx off rx off tso off gso off gro off", check=False)
             host.run(f"ip link set {name} up")
 
+    def path(self, inside):
+        """Where a file of the sandbox is for this machine's programs. No absolute symbolic link may be on the way."""
+        return f"/proc/{self.pid}/root{inside}"
+
     def close(self):
         """Ends everything in it. Never fails; may be called twice."""
         if self.popen and self.popen.poll() is None:
