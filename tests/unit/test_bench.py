@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
-from harness import Bench  # noqa: E402
+from harness import Bench
 
 
 def test_record_takes_median_and_spread():
