@@ -156,16 +156,20 @@ class Sandbox(Host):
         return self.title
 
     @classmethod
-    def create(cls, name, lower="/", upper=None, binds=(), logs=None, outlive=False):
+    def create(cls, name, lower="/", upper=None, binds=(), logs=None, outlive=False, in_place=False,
+               host_network=False):
         """Makes a sandbox and waits until it stands.
 
         lower: the Debian tree it shows. upper: a directory that keeps what is written (else memory, gone with it).
         binds: directories of this machine to show, writable, at the same path. logs: directory for output of
         programs. outlive: it stays when the caller ends (the lab); else it dies with the caller's thread.
+        in_place: write into `lower` itself. host_network: no network of its own, to install packages.
         """
         plan = {"name": name, "lower": str(lower), "upper": str(upper) if upper else None,
+                "in_place": in_place, "host_network": host_network,
                 "binds": [str(path) for path in (*binds, *([logs] if logs else []))]}
-        argv = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child",
+        argv = ["unshare", *([] if host_network else ["--net"]), "--mount", "--pid", "--uts", "--ipc", "--fork",
+                "--kill-child",
                 "/usr/bin/python3", "-I", "-S", str(INIT), json.dumps(plan)]
         if not outlive:
             argv = ["setpriv", "--pdeathsig", "KILL", *argv]

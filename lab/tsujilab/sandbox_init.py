@@ -27,6 +27,10 @@ def make_tree(plan):
     mount("tmpfs", STAGE, "mode=755")
     upper = plan["upper"] or STAGE
     tree = f"{STAGE}/root"
+    if plan["in_place"]:
+        os.makedirs(tree)
+        sh("mount", "--bind", plan["lower"], tree)
+        return tree
     for directory in (f"{upper}/upper", f"{upper}/work", tree):
         os.makedirs(directory, exist_ok=True)
     mount("overlay", tree, f"lowerdir={plan['lower']}", f"upperdir={upper}/upper", f"workdir={upper}/work")
@@ -61,7 +65,8 @@ def enter_tree(tree):
 def main():
     plan = json.loads(sys.argv[1])
     sh("mount", "--make-rprivate", "/")
-    sh("ip", "link", "set", "lo", "up")
+    if not plan["host_network"]:
+        sh("ip", "link", "set", "lo", "up")
     tree = make_tree(plan)
     fill_tree(tree, plan)
     enter_tree(tree)
