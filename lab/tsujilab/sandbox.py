@@ -195,7 +195,7 @@ class Sandbox(Host):
         self.run(["ip", "link", "add", a_name, *ends[0], "type", "veth", "peer", "name", b_name, *ends[1]])
         for host, name in ((a, a_name), (b, b_name)):
             host.run(f"ethtool -K {name} tx off rx off tso off gso off gro off", check=False)
-            host.run(f"ip link set {name} up")
+            host.run(f"ip link set dev {name} up")
 
     def path(self, inside):
         """Where a file of the sandbox is for this machine's programs. No absolute symbolic link may be on the way."""
