@@ -26,7 +26,7 @@ def plug_into_bridge(sandbox):
 @pytest.mark.proves("R01", "R02", "R03", "R18", "R20", "R21")
 @pytest.mark.parametrize("release", ["bookworm", "trixie"])
 def test_tenant_is_reached_without_nat(make_sandbox, release):
-    """A tenant's host and a server behind the top-of-rack switch reach each other over two admin routers, IPv4 and IPv6."""
+    """A tenant and a server behind the top-of-rack switch reach each other over two admin routers, IPv4 and IPv6."""
     sandbox = make_sandbox(release=release)
     plug = plug_into_bridge(sandbox)
     centre = DataCentre(sandbox, plug)
