@@ -73,7 +73,11 @@ class Process:
     def kill(self, how=signal.SIGKILL):
         """Sends a signal (SIGKILL unless told) and, for those that end it, waits for the end."""
         if self.alive and self.pid:
-            os.kill(self.pid, how)
+            try:
+                os.kill(self.pid, how)
+            except ProcessLookupError:
+                # It ended by itself; nsenter is about to.
+                self.popen.wait(20)
             if how in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
                 self.popen.wait(20)
 
