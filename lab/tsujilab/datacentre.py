@@ -113,7 +113,7 @@ class DataCentre:
             self.server.run(f"ip -{network.version} route add default via {network[1]}")
 
     def _ends(self, number):
-        """The addresses of the link to admin router `number`: (v4, v6) of the top-of-rack switch, (v4, v6) of its own."""
+        """The addresses of the link to admin router `number`: (v4, v6) at the top-of-rack switch, (v4, v6) at it."""
         networks = ip_network(f"192.0.2.{2 * number}/31"), ip_network(f"2001:db8:0:{number}::/127")
         return tuple(tuple(nth(network, end) for network in networks) for end in (0, 1))
 
