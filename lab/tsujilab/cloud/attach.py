@@ -1,0 +1,203 @@
+"""Attaches router nodes of the lab to the networks of a flavored Neutron router, as the controller will.
+
+A node has two trunk ports, ext and int, on empty networks made for its router (R12). Each network is a VLAN on one of
+them. docs/decisions/0004-attach.md says why it is done in two ways:
+
+- A single node takes over the router's own ports: `binding:profile` {"parent_name", "tag"} turns a router port into a
+  VLAN of the node's trunk port. No further port, no further address, nothing that the tenant could see.
+- A node of a pair has a port of its own on each network, a subport of its trunk without port security. The router's
+  addresses move between the nodes; the router's ports stay unbound, as records in Neutron only.
+
+The account `tsuji` writes all of it: role `service` to set binding:profile and to make ports on tenants' networks, role
+`member` for its own networks and trunks. Neither may read a tenant's subnets, so prefix lengths come from an account
+that may (here admin; OVN's northbound database has them too).
+"""
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+
+from tsujilab.cloud.api import Cloud
+from tsujilab.cloud.instance import LabError
+from tsujilab.cloud.machine import Machine
+
+SIDES = ("ext", "int")
+GATEWAY, INTERFACE = "network:router_gateway", "network:router_interface"
+# The first VLAN tag on a trunk port; the others follow.
+FIRST_TAG = 101
+
+
+@dataclass
+class Interface:
+    """A node's interface on one network.
+
+    port: the port of Neutron behind it, as a dict. mac and mtu: what the interface has. addresses: its own
+    (ip_interface). gateways: addresses of the router that it holds while its node is master (pairs only).
+    """
+    side: str
+    tag: int
+    name: str
+    port: dict
+    mac: str
+    mtu: int
+    addresses: list
+    gateways: list = field(default_factory=list)
+
+
+@dataclass
+class Node:
+    """A machine with a router's trunk ports. parents, trunks: ids by side. interfaces: by the id of the port behind."""
+    router_id: str
+    number: int
+    machine: Machine
+    parents: dict
+    trunks: dict
+    interfaces: dict = field(default_factory=dict)
+
+    @property
+    def host(self):
+        return self.machine.host
+
+    def on(self, side):
+        """Its interfaces on one side, in the order of their tags."""
+        return sorted((one for one in self.interfaces.values() if one.side == side), key=lambda one: one.tag)
+
+
+class Attacher:
+    """Makes, attaches and removes the nodes of one router of a lab."""
+
+    def __init__(self, lab, router_id):
+        self.lab, self.router_id, self.short = lab, router_id, router_id[:8]
+        self.cloud, self.reader = Cloud(lab, "tsuji"), Cloud(lab, "admin")
+        self._mtus, self._prefixes = {}, {}
+
+    # Nodes and their trunk ports.
+
+    def make_node(self, number=0, name=None):
+        """A machine with both trunk ports plugged; on a network, nothing yet."""
+        machine = Machine.add(self.lab, name or f"rtvm-{self.short}-{number}")
+        # Two interfaces may be on one segment (see attach_single): each answers for its own addresses only.
+        machine.host.sh("""
+            sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+            sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
+            sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_ra=0""")
+        node = Node(self.router_id, number, machine, {}, {})
+        for side in SIDES:
+            network = self._ensure("network", f"rtvm-{side}-{self.short}", port_security_enabled=False)
+            port = self._ensure("port", f"rtvm-{side}-trunk-port-{self.short}-{number}", network_id=network["id"])
+            trunk = self._ensure("trunk", f"vrtvm-{side}-trunk-{self.short}-{number}", port_id=port["id"])
+            machine.plug(port, interface=side, trunk=True, addresses=None, wait=False)
+            node.parents[side], node.trunks[side] = port["id"], trunk["id"]
+        return node
+
+    def _ensure(self, kind, name, **fields):
+        """An object of the service project by its name, made when absent."""
+        found = self.cloud.list(kind, name=name, project_id=self._project())
+        return found[0] if found else self.cloud.create(kind, name=name, **fields)
+
+    def _project(self):
+        if not self.cloud.project:
+            self.cloud.log_in()
+        return self.cloud.project
+
+    def remove_node(self, node):
+        """Takes a node off all networks and deletes it with its trunks and ports, and the networks after the last."""
+        node.machine.delete()
+        for interface in list(node.interfaces.values()):
+            self.release(node, interface)
+        for side in SIDES:
+            self.cloud.delete("trunk", node.trunks[side])
+            self.cloud.delete("port", node.parents[side])
+            for network in self.cloud.list("network", name=f"rtvm-{side}-{self.short}", project_id=self._project()):
+                if not self.cloud.list("port", network_id=network["id"]):
+                    self.cloud.delete("network", network["id"])
+
+    # What Neutron says.
+
+    def router_ports(self, owner=None):
+        """The router's ports, those of interfaces and gateways alike, oldest first; the role `service` sees them all."""
+        owners = [owner] if owner else [GATEWAY, INTERFACE]
+        ports = [port for one in owners for port in self.cloud.list("port", device_id=self.router_id, device_owner=one)]
+        return sorted(ports, key=lambda port: (port["created_at"], port["id"]))
+
+    def mtu(self, network_id):
+        if network_id not in self._mtus:
+            self._mtus[network_id] = self.cloud.show("network", network_id)["mtu"]
+        return self._mtus[network_id]
+
+    def addresses(self, port):
+        """A port's fixed addresses with the prefix lengths of their subnets."""
+        for ip in port["fixed_ips"]:
+            if ip["subnet_id"] not in self._prefixes:
+                self._prefixes[ip["subnet_id"]] = self.reader.show("subnet", ip["subnet_id"])["cidr"].split("/")[1]
+        return [ip_interface(f"{ip['ip_address']}/{self._prefixes[ip['subnet_id']]}") for ip in port["fixed_ips"]]
+
+    def free_tag(self, node, side):
+        """The lowest VLAN tag that the node has no interface for."""
+        used = {one.tag for one in node.on(side)}
+        return next(tag for tag in range(FIRST_TAG, 4095) if tag not in used)
+
+    # The two ways.
+
+    def bind(self, node, port, tag=None):
+        """Single node: the router's own port becomes a VLAN of the node's trunk port."""
+        side = "ext" if port["device_owner"] == GATEWAY else "int"
+        tag = tag or self.free_tag(node, side)
+        profile = {"parent_name": node.parents[side], "tag": tag}
+        port = self.cloud.update("port", port["id"], binding__profile=profile)
+        return self._add(node, Interface(side, tag, f"{side}.{tag}", port, port["mac_address"],
+                                         self.mtu(port["network_id"]), self.addresses(port)))
+
+    def add_subport(self, node, side, network_id, gateways=(), tag=None, **fields):
+        """Node of a pair: a port of its own on a network. fields: for the port, e.g. fixed_ips."""
+        tag = tag or self.free_tag(node, side)
+        port = self.cloud.create("port", network_id=network_id, name=f"rtvm-{side}-{self.short}-{node.number}",
+                                 port_security_enabled=False, **fields)
+        self.cloud.put("trunk", node.trunks[side], "add_subports", sub_ports=[
+            {"port_id": port["id"], "segmentation_type": "vlan", "segmentation_id": tag}])
+        return self._add(node, Interface(side, tag, f"{side}.{tag}", port, port["mac_address"], self.mtu(network_id),
+                                         self.addresses(port), list(gateways)))
+
+    def _add(self, node, interface):
+        node.machine.vlans(interface.side).add(
+            interface.tag, interface.mac, [str(address) for address in interface.addresses], name=interface.name,
+            mtu=interface.mtu, port_id=interface.port["id"])
+        node.interfaces[interface.port["id"]] = interface
+        return interface
+
+    def release(self, node, interface):
+        """Takes the node off one network; what is Tsuji's own there is deleted, the router's port is let go."""
+        port_id = interface.port["id"]
+        if node.machine.exists():
+            node.machine.vlans(interface.side).delete(interface.tag)
+        node.interfaces.pop(port_id, None)
+        found = self.cloud.list("port", id=port_id)
+        if not found:
+            return
+        if found[0]["device_owner"] in (GATEWAY, INTERFACE):
+            self.cloud.update("port", port_id, binding__profile={})
+        else:
+            self.cloud.put("trunk", node.trunks[interface.side], "remove_subports", sub_ports=[{"port_id": port_id}])
+            self.cloud.delete("port", port_id)
+
+
+def attach_single(lab, router_id, name=None):
+    """A node for a router that is to have one: its gateway and interface ports as they are now. Returns the Node.
+
+    A network with several subnets has several router ports (Neutron makes one for each IPv4 subnet and one for all
+    IPv6 subnets). Each becomes an interface of its own, so that removing one subnet leaves the others alone.
+    """
+    attacher = Attacher(lab, router_id)
+    ports = attacher.router_ports()
+    if not ports:
+        raise LabError(f"router {router_id} has neither gateway nor interfaces: 'openstack router set --external-gateway' "
+                       "and 'openstack router add subnet' come first")
+    node = attacher.make_node(0, name)
+    for port in ports:
+        attacher.bind(node, port)
+    for interface in node.interfaces.values():
+        node.machine.wait_active(attacher.cloud, interface.port["id"])
+    return node
+
+
+def detach(lab, node):
+    """Undoes attach_single() or attach_pair() for one node."""
+    Attacher(lab, node.router_id).remove_node(node)
