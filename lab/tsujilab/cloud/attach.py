@@ -156,6 +156,19 @@ class Attacher:
         return self._add(node, Interface(side, tag, f"{side}.{tag}", port, port["mac_address"], self.mtu(network_id),
                                          self.addresses(port), list(gateways)))
 
+    def wait_up(self, node, timeout=30):
+        """Waits until OVN has bound all ports of a node; LabError names the one that it has not.
+
+        OVN is asked, for Neutron's status of a port may stay DOWN when its parent changes.
+        """
+        for interface in node.interfaces.values():
+            port_id = interface.port["id"]
+            result = self.lab.sandbox.run(["ovn-nbctl", "-t", str(timeout), "wait-until", "Logical_Switch_Port", port_id,
+                                           "up=true"], check=False, timeout=timeout + 30)
+            if result.returncode:
+                raise LabError(f"{node.machine.name}: OVN did not bind port {port_id} ({interface.name}) within {timeout} s; "
+                               "see 'lab/lab logs ovn-controller'")
+
     def _add(self, node, interface):
         node.machine.vlans(interface.side).add(
             interface.tag, interface.mac, [str(address) for address in interface.addresses], name=interface.name,
@@ -193,8 +206,7 @@ def attach_single(lab, router_id, name=None):
     node = attacher.make_node(0, name)
     for port in ports:
         attacher.bind(node, port)
-    for interface in node.interfaces.values():
-        node.machine.wait_active(attacher.cloud, interface.port["id"])
+    attacher.wait_up(node)
     return node
 
 

@@ -1,7 +1,9 @@
 """Neutron with ML2/OVN and the driver of this repository, and the flavors with which tenants ask for its routers.
 
-neutron-server, not the separate API, RPC and maintenance programs: one start loads the code once (seconds and memory
-on a small machine), and the driver still lives in several processes.
+It runs as Debian 13 ships it: the API under uWSGI in two processes, and the OVN maintenance worker. The older
+neutron-server with several workers loses places in ML2/OVN's hash ring (each worker removes the others' when their
+start times differ by a second), and Neutron says itself that uWSGI is its only supported loader. The RPC server and
+the periodic workers serve agents, of which ML2/OVN has none: they are left out, for time and memory.
 """
 from tsujilab.cloud.api import Cloud
 from tsujilab.cloud.database import migrations
@@ -41,10 +43,13 @@ def before(lab):
 
 
 def tasks(nova=False):
+    needs = ("neutron-schema", "keystone", "ovn-northd", *(["rabbitmq"] if nova else []))
     return [
         migrations("neutron", "neutron-common", ["neutron-db-manage", *config(False), "upgrade", "heads"]),
-        Service("neutron", ["neutron-server", *config(nova)],
-                ("neutron-schema", "keystone", "ovn-northd", *(["rabbitmq"] if nova else [])), env=ENV, before=before,
-                ready=serves_http(9696), timeout=180, url="http://127.0.0.1:9696"),
+        Service("neutron", ["uwsgi", "--ini", f"{CONF}/uwsgi.ini", "--processes", "2", "--threads", "1",
+                            "--http-socket", "127.0.0.1:9696", "--wsgi-file", "/usr/bin/neutron-api",
+                            "--pyargv", " ".join(map(str, config(nova)))],
+                needs, env=ENV, before=before, ready=serves_http(9696), timeout=180, url="http://127.0.0.1:9696"),
+        Service("neutron-ovn", ["neutron-ovn-maintenance-worker", *config(nova)], needs, env=ENV, before=before),
         Step("flavors", make_flavors, ("neutron", "accounts"), lambda lab: repr((DRIVER, FLAVORS))),
     ]
