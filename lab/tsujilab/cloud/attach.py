@@ -73,7 +73,7 @@ class Attacher:
 
     def make_node(self, number=0, name=None):
         """A machine with both trunk ports plugged; on a network, nothing yet."""
-        machine = Machine.add(self.lab, name or f"rtvm-{self.short}-{number}")
+        machine = Machine.add(self.lab, name or self.machine_name(number))
         # Two interfaces may be on one segment (see attach_single): each answers for its own addresses only.
         machine.host.sh("""
             sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
@@ -90,25 +90,42 @@ class Attacher:
 
     def _ensure(self, kind, name, **fields):
         """An object of the service project by its name, made when absent."""
-        found = self.cloud.list(kind, name=name, project_id=self._project())
+        found = self._ours(kind, name)
         return found[0] if found else self.cloud.create(kind, name=name, **fields)
+
+    def _ours(self, kind, name):
+        return self.cloud.list(kind, name=name, project_id=self._project())
+
+    def machine_name(self, number):
+        return f"rtvm-{self.short}-{number}"
 
     def _project(self):
         if not self.cloud.project:
             self.cloud.log_in()
         return self.cloud.project
 
-    def remove_node(self, node):
-        """Takes a node off all networks and deletes it with its trunks and ports, and the networks after the last."""
-        node.machine.delete()
-        for interface in list(node.interfaces.values()):
-            self.release(node, interface)
+    def remove(self, machines=()):
+        """Removes every node of the router, found by name: its VLANs, trunks, ports and networks. Repeatable.
+
+        machines: names of machines that don't have their usual name.
+        """
+        numbers = {number for number in (0, 1) if Machine(self.lab, self.machine_name(number)).exists()}
+        for name in (*machines, *(self.machine_name(number) for number in numbers)):
+            Machine(self.lab, name).delete()
         for side in SIDES:
-            self.cloud.delete("trunk", node.trunks[side])
-            self.cloud.delete("port", node.parents[side])
-            for network in self.cloud.list("network", name=f"rtvm-{side}-{self.short}", project_id=self._project()):
-                if not self.cloud.list("port", network_id=network["id"]):
-                    self.cloud.delete("network", network["id"])
+            networks = self._ours("network", f"rtvm-{side}-{self.short}")
+            for parent in [port for network in networks for port in self.cloud.list("port", network_id=network["id"])]:
+                for port in self.router_ports():
+                    if port["binding:profile"].get("parent_name") == parent["id"]:
+                        self.cloud.update("port", port["id"], binding__profile={})
+                for trunk in self.cloud.list("trunk", port_id=parent["id"]):
+                    self.cloud.delete("trunk", trunk["id"])
+                    for subport in trunk["sub_ports"]:
+                        self.cloud.delete("port", subport["port_id"])
+                if parent["project_id"] == self._project():
+                    self.cloud.delete("port", parent["id"])
+            for network in networks:
+                self.cloud.delete("network", network["id"])
 
     # What Neutron says.
 
@@ -210,6 +227,6 @@ def attach_single(lab, router_id, name=None):
     return node
 
 
-def detach(lab, node):
-    """Undoes attach_single() or attach_pair() for one node."""
-    Attacher(lab, node.router_id).remove_node(node)
+def detach(lab, router_id, machines=()):
+    """Undoes attach_single() or attach_pair(); machines: names that were given to them."""
+    Attacher(lab, router_id).remove(machines)
