@@ -2,7 +2,7 @@
 from tsujilab.cloud.instance import CONF, RUN, LabError
 from tsujilab.sandbox import until
 
-SLAAC, STATEFUL = "slaac", "dhcpv6-stateful"
+SLAAC, STATELESS, STATEFUL = "slaac", "dhcpv6-stateless", "dhcpv6-stateful"
 
 
 def configure(machine, interface, cloud, port, how):
@@ -22,6 +22,32 @@ def configure(machine, interface, cloud, port, how):
             dhclient(machine, interface, 4)
         if how == "dhcp" and version == 6 and any(subnet["ipv6_address_mode"] == STATEFUL for _, subnet in fixed):
             dhclient(machine, interface, 6)
+    if how == "dhcp" and any(subnet["ipv6_address_mode"] in (SLAAC, STATELESS) for subnet in subnets.values()) and \
+            advertised(cloud, subnets):
+        wait_advertised(machine, interface)
+
+
+def advertised(cloud, subnets):
+    """Whether OVN sends router advertisements for one of the subnets: a router without a flavor has an interface there.
+    (For other routers a machine does not wait: its address comes when their first advertisement does.)"""
+    for subnet in subnets.values():
+        for port in cloud.list("port", network_id=subnet["network_id"], device_owner="network:router_interface"):
+            if any(f["subnet_id"] == subnet["id"] for f in port["fixed_ips"]) and subnet["ip_version"] == 6:
+                if not cloud.show("router", port["device_id"])["flavor_id"]:
+                    return True
+    return False
+
+
+def wait_advertised(machine, interface):
+    """Waits until the interface has a usable global IPv6 address; LabError after 15 s."""
+    def usable():
+        rows = machine.host.json(f"ip -j -6 addr show dev {interface} scope global")
+        found = [address for row in rows for address in row.get("addr_info", [])]
+        return found and not any(address.get("tentative") for address in found)
+    try:
+        until(usable, f"a router advertisement on {interface} of {machine.name}", 15)
+    except TimeoutError as error:
+        raise LabError(f"{error}: OVN should send one; see 'lab/lab logs ovn-controller'") from error
 
 
 def dhclient(machine, interface, version):

@@ -4,14 +4,14 @@ A port is plugged as Nova's VIF driver does it: a veth pair, its one end in br-i
 which ovn-controller binds the port; the other end is the machine's interface, with the port's MAC address. Packets,
 DHCP, security groups and the port's status are then the real thing.
 
-The record of machines is Open vSwitch's own database (external_ids:lab-machine), so nothing can disagree with it.
+The record of what is plugged is Open vSwitch's own database (external_ids:lab-machine): nothing can disagree with it.
 """
 import json
 import uuid
 
 from tsujilab.cloud.api import ApiError, Cloud
 from tsujilab.cloud.guest import configure
-from tsujilab.cloud.instance import LabError
+from tsujilab.cloud.instance import RUN, LabError
 from tsujilab.cloud.vlans import Vlans
 from tsujilab.sandbox import Host, until
 
@@ -35,13 +35,15 @@ class Machine:
     @classmethod
     def all(cls, lab):
         """The machines of the lab, by name."""
-        return {name: cls(lab, name) for name in sorted({row["lab-machine"] for row in interfaces(lab)})}
+        names = {row["lab-machine"] for row in interfaces(lab)} | {file.name[8:] for file in lab.path(RUN).glob("machine-*")}
+        return {name: cls(lab, name) for name in sorted(names)}
 
     @classmethod
     def add(cls, lab, name, port=None, trunk=False, addresses="dhcp", wait=True):
         """Makes the machine unless it exists, and plugs a port (its id or dict) when one is given."""
         machine = cls(lab, name)
         if not machine.exists():
+            lab.path(f"{RUN}/machine-{name}").touch()
             lab.sandbox.run(["ip", "netns", "add", name])
             machine.host.run("ip link set lo up")
             # Addresses that routers advertise are the machine's own concern; forwarding stays off.
@@ -73,8 +75,9 @@ class Machine:
         port = port if isinstance(port, dict) else cloud.show("port", port)
         have = self.ports()
         interface = interface or next(f"eth{n}" for n in range(100) if f"eth{n}" not in [row["lab-interface"] for row in have])
-        if interfaces(self.lab, "iface-id", port["id"]):
-            raise LabError(f"port {port['id']} is plugged already: 'lab/machine list' shows where")
+        taken = interfaces(self.lab, "iface-id", port["id"])
+        if taken:
+            raise LabError(f"port {port['id']} is plugged already, into machine {taken[0].get('lab-machine', '(none)')}")
         outer, mtu = f"tap{port['id'][:11]}", cloud.show("network", port["network_id"])["mtu"]
         sandbox = self.lab.sandbox
         sandbox.run(["ip", "link", "del", outer], check=False)
@@ -129,7 +132,8 @@ class Machine:
         subports = {sub["segmentation_id"]: sub["port_id"] for trunk in trunks for sub in trunk["sub_ports"]}
         vlans = self.vlans(interface)
         have = vlans.all()
-        for tag in [tag for tag, row in have.items() if row.get("lab-port") and subports.get(tag) != row["lab-port"]]:
+        # Those without a Neutron port were added by hand: they are not the trunk's.
+        for tag in [tag for tag, row in have.items() if row["lab-port"] != "-" and subports.get(tag) != row["lab-port"]]:
             vlans.delete(tag)
             del have[tag]
         for tag, sub_id in sorted(subports.items()):
@@ -168,6 +172,7 @@ class Machine:
             for pid in self.lab.sandbox.out(["ip", "netns", "pids", self.name]).split():
                 self.lab.sandbox.run(["kill", "-9", pid], check=False)
             self.lab.sandbox.run(["ip", "netns", "del", self.name])
+        self.lab.path(f"{RUN}/machine-{self.name}").unlink(missing_ok=True)
 
     def describe(self):
         """What `lab/machine list` shows: [{"interface", "port", "addresses"}]."""
@@ -176,7 +181,7 @@ class Machine:
         rows = {row["ifname"]: row for row in self.host.json("ip -j addr")}
         known = {row["lab-interface"]: row["iface-id"] for row in self.ports()}
         for interface in list(known):
-            known.update({row["lab-interface"]: row.get("lab-port", "") for row in self.vlans(interface).all().values()
+            known.update({row["lab-interface"]: row["lab-port"] for row in self.vlans(interface).all().values()
                           if row["lab-interface"] != interface})
         return [{"interface": name, "port": known.get(name, ""), "mac": row.get("address", ""), "mtu": row["mtu"],
                  "addresses": [f"{a['local']}/{a['prefixlen']}" for a in row["addr_info"] if a["scope"] != "link"]}
