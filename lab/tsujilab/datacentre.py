@@ -92,6 +92,10 @@ class DataCentre:
             links.append(ends)
         self.tor = Router(self.tor_host, FRR(self.tor_host, bgpd=self._tor_config(links)))
 
+    def admin_addresses(self):
+        """Where tenant routers find the admin routers on the VRF network, both families."""
+        return [address for admin in self.admins for address in admin.vrf]
+
     def _host(self, name):
         return self.sandbox.host(self.prefix + name)
 

@@ -21,6 +21,8 @@ from .sandbox import until
 # The order in which daemons start. Each that is not in the release, or has no configuration, is left out.
 DAEMONS = ("mgmtd", "zebra", "staticd", "bfdd", "bgpd")
 PROGRAMS = "/usr/lib/frr"
+# Not zebra.conf, which zebra would read by itself.
+ZEBRA_FILE = "frr.conf"
 
 
 class FRR:
@@ -50,7 +52,7 @@ class FRR:
         script = [f"mkdir -p {files}/{self.space} /run/frr/{self.space}", f": > {files}/{self.space}/vtysh.conf"]
         for daemon, text in self.texts.items():
             text = f"hostname {self.space}\n{text}\n"
-            script.append(f"printf %s {shlex.quote(text)} > {files}/{self.space}/{daemon}.conf")
+            script.append(f"printf %s {shlex.quote(text)} > {files}/{self.space}/{ZEBRA_FILE if daemon == 'zebra' else daemon + '.conf'}")
         # staticd of 10.x is configured by mgmtd, which ignores the pathspace.
         script.append(f"ln -sf {self.space}/staticd.conf {files}/staticd.conf")
         script.append(f"chown -R frr:frr {files} /run/frr/{self.space}; chmod 755 /run/frr /run/frr/{self.space}")
@@ -65,7 +67,16 @@ class FRR:
                 self._spawn(name)
             for name in fresh:
                 self.wait_ready(name)
+            if "zebra" in fresh:
+                self._configure_zebra()
         return self
+
+    def _configure_zebra(self):
+        """Gives zebra its configuration, by vtysh: in 10.x part of it is mgmtd's, and zebra's own file can't have it."""
+        if self.texts["zebra"].strip():
+            result = self.host.run(["vtysh", "-N", self.space, "-f", f"/etc/frr/{self.space}/{ZEBRA_FILE}"], check=False)
+            if result.returncode or "%" in result.stdout:
+                raise RuntimeError(f"{self.host}: zebra refused its configuration:\n{result.stdout}{result.stderr}")
 
     def restart(self, daemon, options=None, wait=True):
         """Kills (SIGKILL) one daemon if it runs, starts it and returns its Process; options: its new further arguments."""
@@ -76,6 +87,8 @@ class FRR:
         self._spawn(daemon)
         if wait:
             self.wait_ready(daemon)
+            if daemon == "zebra":
+                self._configure_zebra()
         return self.processes[daemon]
 
     def daemon(self, name):

@@ -39,7 +39,7 @@ def test_tenant_is_reached_without_nat(make_sandbox, release):
     for gateway in TENANT:
         add_addresses(machine, "eth0", ip_interface(f"{gateway.ip + 9}/{gateway.network.prefixlen}"))
         machine.run(f"ip -{gateway.version} route add default via {gateway.ip}")
-    node = PlainNode(host, MAC, VRF, [address for admin in centre.admins for address in admin.vrf], TENANT)
+    node = PlainNode(host, MAC, centre.admin_addresses(), {"tenant": TENANT})
     # The admin routers run first and are told nothing of the node: it is a dynamic neighbour.
     centre.start()
     node.start()
@@ -53,6 +53,8 @@ def test_tenant_is_reached_without_nat(make_sandbox, release):
             host.json(f"ip -json -{address.version} route show {network}")[0].get("nexthops", [])) == 2,
             f"two next hops to {network} in the node")
         assert route
+        # What the node itself sends to the data centre, ICMP errors too, comes from its tenant address.
+        assert f"src {address.ip} " in host.out(f"ip route get {server}")
         # The server sees the tenant's own address.
         seen = who_asks(centre.server, machine, server)
         assert seen == str(machine_ip)
