@@ -130,7 +130,7 @@ class Attacher:
     # What Neutron says.
 
     def router_ports(self, owner=None):
-        """The router's ports, those of interfaces and gateways alike, oldest first; the role `service` sees them all."""
+        """The router's ports, those of interfaces and gateways alike, oldest first: role `service` sees them all."""
         owners = [owner] if owner else [GATEWAY, INTERFACE]
         ports = [port for one in owners for port in self.cloud.list("port", device_id=self.router_id, device_owner=one)]
         return sorted(ports, key=lambda port: (port["created_at"], port["id"]))
@@ -163,15 +163,22 @@ class Attacher:
         return self._add(node, Interface(side, tag, f"{side}.{tag}", port, port["mac_address"],
                                          self.mtu(port["network_id"]), self.addresses(port)))
 
-    def add_subport(self, node, side, network_id, gateways=(), tag=None, **fields):
-        """Node of a pair: a port of its own on a network. fields: for the port, e.g. fixed_ips."""
+    def add_subport(self, node, side, network_id, gateways=(), fixed_ips=None, tag=None):
+        """Node of a pair: a port of its own on a network. fixed_ips: as Neutron's; None leaves them to Neutron.
+
+        On a tenant's network it takes no IPv6 address but the link-local one: Linux routers answer for the
+        subnet-router anycast address of every prefix they have an address in, and Neutron's default gateway_ip of an
+        IPv6 subnet is just that address. A standby would answer for the gateway.
+        """
         tag = tag or self.free_tag(node, side)
+        fields = {"fixed_ips": fixed_ips} if fixed_ips is not None else {}
         port = self.cloud.create("port", network_id=network_id, name=f"rtvm-{side}-{self.short}-{node.number}",
                                  port_security_enabled=False, **fields)
         self.cloud.put("trunk", node.trunks[side], "add_subports", sub_ports=[
             {"port_id": port["id"], "segmentation_type": "vlan", "segmentation_id": tag}])
+        own = [address for address in self.addresses(port) if side == "ext" or address.version == 4]
         return self._add(node, Interface(side, tag, f"{side}.{tag}", port, port["mac_address"], self.mtu(network_id),
-                                         self.addresses(port), list(gateways)))
+                                         own, list(gateways)))
 
     def wait_up(self, node, timeout=30):
         """Waits until OVN has bound all ports of a node; LabError names the one that it has not.
@@ -180,11 +187,11 @@ class Attacher:
         """
         for interface in node.interfaces.values():
             port_id = interface.port["id"]
-            result = self.lab.sandbox.run(["ovn-nbctl", "-t", str(timeout), "wait-until", "Logical_Switch_Port", port_id,
-                                           "up=true"], check=False, timeout=timeout + 30)
+            result = self.lab.sandbox.run(["ovn-nbctl", "-t", str(timeout), "wait-until", "Logical_Switch_Port",
+                                           port_id, "up=true"], check=False, timeout=timeout + 30)
             if result.returncode:
-                raise LabError(f"{node.machine.name}: OVN did not bind port {port_id} ({interface.name}) within {timeout} s; "
-                               "see 'lab/lab logs ovn-controller'")
+                raise LabError(f"{node.machine.name}: OVN did not bind port {port_id} ({interface.name}) within "
+                               f"{timeout} s; see 'lab/lab logs ovn-controller'")
 
     def _add(self, node, interface):
         node.machine.vlans(interface.side).add(
@@ -218,13 +225,39 @@ def attach_single(lab, router_id, name=None):
     attacher = Attacher(lab, router_id)
     ports = attacher.router_ports()
     if not ports:
-        raise LabError(f"router {router_id} has neither gateway nor interfaces: 'openstack router set --external-gateway' "
-                       "and 'openstack router add subnet' come first")
+        raise LabError(f"router {router_id} has neither gateway nor interfaces: 'openstack router set "
+                       "--external-gateway' and 'openstack router add subnet' come first")
     node = attacher.make_node(0, name)
     for port in ports:
         attacher.bind(node, port)
     attacher.wait_up(node)
     return node
+
+
+def attach_pair(lab, router_id, own_addresses=True, names=(None, None)):
+    """Two nodes for a router that is to have a pair. Returns (Node, Node); neither holds the router's addresses yet.
+
+    Node 0 takes the gateway port as a single node does, node 1 has a subport on that network: each has an address to
+    speak BGP from, and none is idle. own_addresses: an IPv4 address for each node on each tenant network.
+    """
+    attacher = Attacher(lab, router_id)
+    gateway_ports, networks = attacher.router_ports(GATEWAY), {}
+    for port in attacher.router_ports(INTERFACE):
+        networks.setdefault(port["network_id"], []).append(port)
+    nodes = tuple(attacher.make_node(number, names[number]) for number in (0, 1))
+    for node in nodes:
+        for port in gateway_ports:
+            if node.number == 0:
+                attacher.bind(node, port)
+            else:
+                attacher.add_subport(node, "ext", port["network_id"])
+        for network_id, ports in networks.items():
+            gateways = [address for port in ports for address in attacher.addresses(port)]
+            subnets = [ip["subnet_id"] for port in ports for ip in port["fixed_ips"] if "." in ip["ip_address"]]
+            wanted = [{"subnet_id": subnet} for subnet in subnets] if own_addresses else []
+            attacher.add_subport(node, "int", network_id, gateways, wanted)
+        attacher.wait_up(node)
+    return nodes
 
 
 def detach(lab, router_id, machines=()):

@@ -7,7 +7,7 @@ from tsujilab.cloud import database, keystone, neutron, ovn
 from tsujilab.cloud.graph import Step, run_all
 from tsujilab.cloud.instance import CONF, RELEASE, RUN, LabError
 from tsujilab.cloud.service import Service
-from tsujilab.root import installed_root
+from tsujilab.root import REPOSITORY, installed_root
 from tsujilab.sandbox import until
 
 
@@ -16,6 +16,7 @@ def files(lab, _):
     lab.path("/etc/hosts").write_text(f"127.0.0.1 localhost {lab.name}\n::1 localhost\n")
     lab.path("/etc/openstack").mkdir(exist_ok=True)
     lab.path("/etc/openstack/clouds.yaml").write_text((CONF / "clouds.yaml").read_text())
+    lab.path("/etc/neutron/policy.d/tsuji.yaml").write_text((REPOSITORY / "neutron/policy.d/tsuji.yaml").read_text())
 
 
 def tasks(nova=False):

@@ -43,7 +43,7 @@ def before(lab):
 
 
 def tasks(nova=False):
-    needs = ("neutron-schema", "keystone", "ovn-northd", *(["rabbitmq"] if nova else []))
+    needs = ("files", "neutron-schema", "keystone", "ovn-northd", *(["rabbitmq"] if nova else []))
     return [
         migrations("neutron", "neutron-common", ["neutron-db-manage", *config(False), "upgrade", "heads"]),
         Service("neutron", ["uwsgi", "--ini", f"{CONF}/uwsgi.ini", "--processes", "2", "--threads", "1",
