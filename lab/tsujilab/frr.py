@@ -52,7 +52,8 @@ class FRR:
         script = [f"mkdir -p {files}/{self.space} /run/frr/{self.space}", f": > {files}/{self.space}/vtysh.conf"]
         for daemon, text in self.texts.items():
             text = f"hostname {self.space}\n{text}\n"
-            script.append(f"printf %s {shlex.quote(text)} > {files}/{self.space}/{ZEBRA_FILE if daemon == 'zebra' else daemon + '.conf'}")
+            file = ZEBRA_FILE if daemon == "zebra" else f"{daemon}.conf"
+            script.append(f"printf %s {shlex.quote(text)} > {files}/{self.space}/{file}")
         # staticd of 10.x is configured by mgmtd, which ignores the pathspace.
         script.append(f"ln -sf {self.space}/staticd.conf {files}/staticd.conf")
         script.append(f"chown -R frr:frr {files} /run/frr/{self.space}; chmod 755 /run/frr /run/frr/{self.space}")
@@ -72,14 +73,15 @@ class FRR:
         return self
 
     def _configure_zebra(self):
-        """Gives zebra its configuration, by vtysh: in 10.x part of it is mgmtd's, and zebra's own file can't have it."""
+        """Gives zebra its configuration by vtysh: in 10.x part of it is mgmtd's, and zebra's own file can't have it."""
         if self.texts["zebra"].strip():
-            result = self.host.run(["vtysh", "-N", self.space, "-f", f"/etc/frr/{self.space}/{ZEBRA_FILE}"], check=False)
+            file = f"/etc/frr/{self.space}/{ZEBRA_FILE}"
+            result = self.host.run(["vtysh", "-N", self.space, "-f", file], check=False)
             if result.returncode or "%" in result.stdout:
                 raise RuntimeError(f"{self.host}: zebra refused its configuration:\n{result.stdout}{result.stderr}")
 
     def restart(self, daemon, options=None, wait=True):
-        """Kills (SIGKILL) one daemon if it runs, starts it and returns its Process; options: its new further arguments."""
+        """Kills (SIGKILL) one daemon if it runs, starts it, returns its Process. options: its new further arguments."""
         if options is not None:
             self.options[daemon] = options
         if self.running(daemon):
