@@ -129,6 +129,7 @@ class Host:
         with open(log or os.devnull, "ab") as output:
             child = subprocess.Popen(self._argv(argv), env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=output,
                                      stderr=subprocess.STDOUT, **popen)
+        self.sandbox.started.append(child)
         return Process(child, name, log)
 
     def ping(self, target, count=3, size=56, interval=0.1, options=""):
@@ -150,7 +151,7 @@ class Sandbox(Host):
 
     def __init__(self, name, pid, logs=None, popen=None):
         self.enter = ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "--"]
-        self.pid, self.popen, self.hosts = pid, popen, {}
+        self.pid, self.popen, self.hosts, self.started = pid, popen, {}, []
         self.logs = Path(logs) if logs else None
         super().__init__(self, None)
         self.name = None
@@ -210,6 +211,8 @@ class Sandbox(Host):
         if self.popen and self.popen.poll() is None:
             self.popen.kill()
             self.popen.wait(20)
+            for child in self.started:
+                child.wait(20)
         elif not self.popen:
             try:
                 os.kill(self.pid, signal.SIGKILL)
