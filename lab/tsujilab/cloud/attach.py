@@ -23,6 +23,8 @@ SIDES = ("ext", "int")
 GATEWAY, INTERFACE = "network:router_gateway", "network:router_interface"
 # The first VLAN tag on a trunk port; the others follow.
 FIRST_TAG = 101
+# OVN's group of all ports behind which a node is; see track_nothing().
+PORT_GROUP = "tsuji_nodes"
 
 
 @dataclass
@@ -193,6 +195,23 @@ class Attacher:
                 raise LabError(f"{node.machine.name}: OVN did not bind port {port_id} ({interface.name}) within "
                                f"{timeout} s; see 'lab/lab logs ovn-controller'")
 
+    def track_nothing(self, node):
+        """Takes a node's ports out of OVN's connection tracking, by a port group with stateless rules.
+
+        Where any port of a network has a security group, OVN tracks connections at every port of it, and drops what it
+        takes for an answer without a question: what left through another node, or another port of the same node. The
+        group carries none of Neutron's marks, so Neutron's database sync leaves it alone.
+        """
+        nbctl = ["ovn-nbctl", "--wait=hv", "-t", "30"]
+        rules = [word for direction, side in (("from-lport", "inport"), ("to-lport", "outport")) for word in
+                 ("--", "--may-exist", "acl-add", PORT_GROUP, direction, "2000", f"{side} == @{PORT_GROUP} && ip",
+                  "allow-stateless")]
+        if self.lab.sandbox.run(["ovn-nbctl", "get", "port_group", PORT_GROUP, "name"], check=False).returncode:
+            self.lab.sandbox.run([*nbctl, "pg-add", PORT_GROUP, *rules])
+        rows = [self.lab.sandbox.out(["ovn-nbctl", "--bare", "--columns=_uuid", "find", "logical_switch_port",
+                                      f"name={port_id}"]).strip() for port_id in node.interfaces]
+        self.lab.sandbox.run([*nbctl, "add", "port_group", PORT_GROUP, "ports", *rows])
+
     def _add(self, node, interface):
         node.machine.vlans(interface.side).add(
             interface.tag, interface.mac, [str(address) for address in interface.addresses], name=interface.name,
@@ -231,6 +250,7 @@ def attach_single(lab, router_id, name=None):
     for port in ports:
         attacher.bind(node, port)
     attacher.wait_up(node)
+    attacher.track_nothing(node)
     return node
 
 
@@ -257,6 +277,7 @@ def attach_pair(lab, router_id, own_addresses=True, names=(None, None)):
             wanted = [{"subnet_id": subnet} for subnet in subnets] if own_addresses else []
             attacher.add_subport(node, "int", network_id, gateways, wanted)
         attacher.wait_up(node)
+        attacher.track_nothing(node)
     return nodes
 
 

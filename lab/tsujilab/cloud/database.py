@@ -37,13 +37,16 @@ def version_of(package):
     return lambda lab: lab.sandbox.out(["dpkg-query", "-W", "-f", "${Version}", package])
 
 
-def migrations(name, package, *commands, env=None, databases=None, needs=()):
-    """A step: the schema of one service. Begun anew when it was cut the first time; repeated for a newer package."""
+def migrations(name, package, *commands, once=(), env=None, databases=None, needs=()):
+    """A step: the schema of one service. Begun anew when it was cut the first time; repeated for a newer package.
+
+    once: commands that follow the first time only.
+    """
     def act(lab, done):
         for database in databases or (name,):
             if done is None:
                 sql(lab, f"DROP DATABASE IF EXISTS {database}; CREATE DATABASE {database} CHARACTER SET utf8mb3;")
-        for command in commands:
+        for command in (*commands, *(once if done is None else ())):
             lab.run(command, f"{name}-migrations", env=env)
     return Step(f"{name}-schema", act, ("database-account", *needs), version_of(package), "database migrations")
 

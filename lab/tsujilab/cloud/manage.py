@@ -3,7 +3,7 @@ import os
 import signal
 import time
 
-from tsujilab.cloud import database, keystone, neutron, ovn
+from tsujilab.cloud import database, keystone, neutron, nova as nova_services, ovn
 from tsujilab.cloud.graph import Step, run_all
 from tsujilab.cloud.instance import CONF, RELEASE, RUN, LabError
 from tsujilab.cloud.service import Service
@@ -21,7 +21,8 @@ def files(lab, _):
 
 def tasks(nova=False):
     """All that `up` does in the sandbox."""
-    return [Step("files", files), *ovn.tasks(), *database.tasks(), *keystone.tasks(nova), *neutron.tasks(nova)]
+    return [Step("files", files), *ovn.tasks(), *database.tasks(), *keystone.tasks(nova), *neutron.tasks(nova),
+            *(nova_services.tasks() if nova else [])]
 
 
 def services(nova=False):
