@@ -77,8 +77,9 @@ class Guest:
                  "-smp", str(cpus), "-m", str(memory_mb), "-kernel", image.kernel, "-initrd", image.initramfs,
                  "-append", self._command_line(iommu, hugepages_mb, command_line)]
         if shared:
+            # prealloc as libvirt does: pages promised but not yet taken make DPDK misjudge what it may have.
             words += ["-object", f"memory-backend-memfd,id=ram,size={memory_mb}M,share=on"
-                                 + (",hugetlb=on,hugetlbsize=2M" if shared == "hugetlb" else ""),
+                                 + (",hugetlb=on,hugetlbsize=2M,prealloc=on" if shared == "hugetlb" else ""),
                       "-machine", "memory-backend=ram"]
         log = f",logfile={sandbox.logs}/{name}-console.log" if sandbox.logs else ""
         words += ["-chardev", f"socket,id=console,path={self.socket_path},server=on,wait=off{log}",
