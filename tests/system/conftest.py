@@ -15,8 +15,9 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "lab"))
 
-from tsujilab import root  # noqa: E402
-from tsujilab.sandbox import Sandbox  # noqa: E402
+from lab_fixture import lab, scratch  # noqa: F401  (fixtures)
+from tsujilab import root
+from tsujilab.sandbox import Sandbox
 
 LOGS = REPOSITORY / "build/test-logs"
 MARKERS = {
@@ -31,6 +32,7 @@ STATE_COMMANDS = ("ip -d link", "ip addr", "ip nexthop", "ip route show table al
 
 def pytest_addoption(parser):
     parser.addoption("--keep-logs", action="store_true", help="keep the logs of tests that pass, too")
+    parser.addoption("--lab", help="the running lab to use, which must then be whole (default: 'lab', if it is up)")
 
 
 def pytest_configure(config):
