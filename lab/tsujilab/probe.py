@@ -53,14 +53,15 @@ class Flow:
         self.sent = [number for number, sent in enumerate(times) if start <= sent < end]
         self.missing = [number for number in self.sent if number not in arrived]
         self.lost_ms = round(len(self.missing) * PERIOD * 1000)
-        self.delay_ms = round(max((arrived[n][1] - arrived[n][0] for n in self.sent if n in arrived), default=0) * 1000)
+        delays = (arrived[number][1] - arrived[number][0] for number in self.sent if number in arrived)
+        self.delay_ms = round(max(delays, default=0) * 1000)
         # Over the last second before the end, whose datagrams had the time to arrive.
         last = [number for number, sent in enumerate(times) if end - 1 <= sent < end]
         self.alive_at_end = bool(last) and sum(number in arrived for number in last) > len(last) / 2
 
 
 def gaps(transitions, start, end):
-    """Milliseconds between two times during which a watched route was missing. transitions: result["routes"][prefix]."""
+    """Milliseconds between two times during which a route was missing. transitions: result["routes"][prefix]."""
     total, present, since = 0.0, True, start
     for at, now in [*transitions, [end, True]]:
         at = min(max(at, start), end)
@@ -78,8 +79,8 @@ def table_reader(prefix):
     network = ipaddress.ip_network(prefix)
     if network.version == 4:
         file = "/proc/net/route"
-        wanted = "\t{:08X}\t".format(int.from_bytes(network.network_address.packed, sys.byteorder))
-        mask = "\t{:08X}\t".format(int.from_bytes(network.netmask.packed, sys.byteorder))
+        wanted = f"\t{int.from_bytes(network.network_address.packed, sys.byteorder):08X}\t"
+        mask = f"\t{int.from_bytes(network.netmask.packed, sys.byteorder):08X}\t"
 
         def matches(line):
             return wanted in line and mask in line

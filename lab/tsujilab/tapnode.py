@@ -57,6 +57,14 @@ router bgp 4214553151
   neighbor {ADMIN[ipv6]} activate
  exit-address-family
 """
+NODE_BFDD = """
+bfd
+ peer {ADMIN[ipv4]}
+ exit
+ peer {ADMIN[ipv6]} local-address {NODE[ipv6]}
+ exit
+exit
+"""
 ADMIN_BGPD = """
 router bgp 64512
  bgp router-id 192.0.2.10
@@ -117,16 +125,22 @@ class TapNode:
         self.start_forwarder()
         self.address()
 
-    def route(self, bfd=False, policy="resync", graceful=False):
+    def route(self, bfd=None, policy="resync", graceful=False, keep_s=None):
         """Starts FRR on the node and on the admin router and waits until traffic passes between vm and server.
 
-        bfd: BFD for the sessions (bfdd runs in any case). policy: one of POLICIES. graceful: BGP graceful restart on the node.
+        bfd: None, or who asks the node's bfdd for the sessions: "bgpd" (neighbor … bfd), or "bfdd", whose own
+        configuration lists them; the admin router always has "neighbor … bfd" then. With "bgpd", FRR 10.2 to 10.3.0
+        never starts a session again that BFD took down (da4a7b0356 mends it in 10.3.1).
+        policy: one of POLICIES. graceful: BGP graceful restart on the node.
+        keep_s: zebra's -K; None: KEEP_S, but no -K at all with policy "none".
         """
+        keep_s = keep_s or (KEEP_S if policy != "none" else None)
         self.bfd, self.policy = bfd, policy
-        words = {"TENANT": TENANT, "OUTSIDE": OUTSIDE, "ADMIN": ADMIN}
-        self.frr = FRR(self.node, bfdd="",
-                       options={"zebra": f"-K{KEEP_S}" if policy != "none" else ""}, bgpd=NODE_BGPD.format(
-            bfd="neighbor ADMIN bfd" if bfd else "", restart="bgp graceful-restart" if graceful else "", **words))
+        words = {"TENANT": TENANT, "OUTSIDE": OUTSIDE, "ADMIN": ADMIN, "NODE": NODE}
+        self.frr = FRR(self.node, bfdd=NODE_BFDD.format(**words) if bfd == "bfdd" else "",
+                       options={"zebra": f"-K{keep_s}" if keep_s else ""},
+                       bgpd=NODE_BGPD.format(bfd="neighbor ADMIN bfd" if bfd == "bgpd" else "",
+                                             restart="bgp graceful-restart" if graceful else "", **words))
         self.peer = FRR(self.admin, bfdd="", bgpd=ADMIN_BGPD.format(
             bfd4="neighbor RED4 bfd" if bfd else "", bfd6="neighbor RED6 bfd" if bfd else "", **words))
         self.frr.start()

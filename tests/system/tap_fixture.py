@@ -9,6 +9,8 @@ from tsujilab.sandbox import until
 from tsujilab.tapnode import PROGRAMS, SOCKET
 
 WAYS = Path(tap_ways.__file__)
+# The holder's default.
+GRACE_S = 3
 
 
 def python(host, *arguments, name=None):
@@ -32,10 +34,10 @@ def address(host, tap):
 
 @pytest.fixture
 def tap_host(sandbox):
-    """A network namespace with a running tsuji-tapholder (grace 1 s)."""
+    """A network namespace with a running tsuji-tapholder."""
     host = sandbox.host("node")
     sandbox.sh("mkdir -m 0700 /run/tsuji")
-    host.holder = host.start([PROGRAMS / "tsuji-tapholder", "-g", "1000"], "tapholder")
+    host.holder = host.start([PROGRAMS / "tsuji-tapholder"], "tapholder")
     until(lambda: socket_file(host).exists(), "the holder's socket", 5)
     return host
 

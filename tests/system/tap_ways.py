@@ -81,7 +81,7 @@ def reader_open(way, name):
 
 
 def read(way, name, file):
-    fd, line = reader_open(way, name)
+    fd, _line = reader_open(way, name)
     output = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     print("ready", flush=True)
     while True:

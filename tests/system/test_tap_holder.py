@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 import tap_ways
-from tap_fixture import address, carrier, count_udp, join, python, tap_host  # noqa: F401  (a fixture)
+from tap_fixture import GRACE_S, address, carrier, count_udp, join, python
 from tsujilab.sandbox import until
 from tsujilab.tapnode import ADMIN, PROGRAMS, SOCKET, TapNode
 
-# linkwatch may sit on a loss of carrier for up to a second before it tells.
-LINKWATCH_S = 1.2
+pytest_plugins = "tap_fixture"
 
+# linkwatch may sit on a loss of carrier for up to a second before it tells; the rest is for a busy machine.
+LINKWATCH_S = 2
 
-# The ways: (the loss of carrier, frames of the kernel that a restart of the reader loses: all of it or none)
+# The ways: (how often carrier is lost, what becomes of the frames that the kernel sends meanwhile).
 # One each 10 ms. Enough to go on for long after the second reader stands, also on a busy machine.
 SENT = 400
 OUTCOMES = {"plain": (1, "lost"), "queue": (0, "lost"), "dup": (0, "kept"), "holder": (0, "kept")}
@@ -69,7 +70,7 @@ def test_detached_queue_gets_nothing(tap_host):
 
 @pytest.fixture
 def node(sandbox):
-    return TapNode(sandbox, grace_ms=1000)
+    return TapNode(sandbox)
 
 
 def passes(node):
@@ -95,8 +96,8 @@ def test_forwarder_returns(node):
         until(lambda: passes(node), "traffic in both families", 10)
     assert node.node.sh(kept).stdout == before
     assert node.carrier_losses() == losses
-    # The last words stood: nothing is waiting to be taken away.
-    time.sleep(1.5)
+    # The last word stood: nothing is waiting to be taken away.
+    time.sleep(GRACE_S + 0.5)
     assert node.carrier_losses() == losses
 
 
@@ -105,14 +106,14 @@ def test_forwarder_stays_away(node):
     carries(node)
     node.kill("forwarder")
     start = time.monotonic()
-    until(lambda: not node.has_carrier(), "carrier to go", 5, 0.02)
+    until(lambda: not node.has_carrier(), "carrier to go", 10, 0.02)
     after = time.monotonic() - start
-    assert 0.95 <= after <= 1 + LINKWATCH_S
+    assert GRACE_S - 0.05 <= after <= GRACE_S + LINKWATCH_S
     until(lambda: not node.has_carrier("int0"), "carrier of int0 to go", LINKWATCH_S)
     node.node.run(f"ping -n -c 2 -W 1 {ADMIN['ipv4']}", check=False)
     node.revive("forwarder")
     carries(node)
-    print(f"carrier went {after * 1000:.0f} ms after the forwarder (grace 1000 ms)")
+    print(f"carrier went {after * 1000:.0f} ms after the forwarder (grace {GRACE_S} s)")
 
 
 def test_port_down(node):
@@ -183,7 +184,7 @@ def test_second_holder_refuses(node):
 
 
 def test_unprivileged_forwarder(sandbox):
-    """The forwarder needs neither CAP_NET_ADMIN nor the TAPs' namespace: it has CAP_NET_RAW, for its ports, and no more."""
+    """The forwarder needs neither CAP_NET_ADMIN nor the TAPs' namespace: it has CAP_NET_RAW, for its ports."""
     node = TapNode(sandbox, wrapper=["setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all"])
     carries(node)
     effective = Path(f"/proc/{node.forwarder.pid}/status").read_text().split("CapEff:")[1].split()[0]
@@ -203,7 +204,7 @@ def test_vnet_header(sandbox):
 
 
 def test_multiple_queues(tap_host):
-    """A TAP of four queues: flows are spread over them, and what the kernel sends meanwhile waits for the next client."""
+    """A TAP of four queues: flows are spread over them, and what the kernel sends waits for the next client."""
     line = join(tap_host)
     result, fds = tap_ways.request(line, tap_ways.OPEN, "mq0", queues=4)
     assert result == 0 and len(fds) == 4
@@ -229,11 +230,11 @@ def test_starting_is_not_forwarding(tap_host):
     until(lambda: carrier(tap_host, "tap0")[0], "carrier", 5)
     line.close()
     start = time.monotonic()
-    while carrier(tap_host, "tap0")[0] and time.monotonic() < start + 5:
+    while carrier(tap_host, "tap0")[0] and time.monotonic() < start + 10:
         line = join(tap_host)
         assert tap_ways.request(line, tap_ways.OPEN, "tap0", queues=1)[0] == 0
         line.close()
-    assert 0.95 <= time.monotonic() - start <= 1 + LINKWATCH_S
+    assert GRACE_S - 0.05 <= time.monotonic() - start <= GRACE_S + LINKWATCH_S
 
 
 def test_stale_frames(tap_host):
@@ -245,7 +246,7 @@ def test_stale_frames(tap_host):
     until(lambda: carrier(tap_host, "tap0")[0], "carrier", 5)
     line.close()
     python(tap_host, "send", "192.0.2.2", 20, 0.01).wait(10)
-    until(lambda: not carrier(tap_host, "tap0")[0], "carrier to go", 5)
+    until(lambda: not carrier(tap_host, "tap0")[0], "carrier to go", 10)
     line = join(tap_host)
     fds = tap_ways.request(line, tap_ways.OPEN, "tap0", queues=1)[1]
     assert count_udp(fds[0]) == 0

@@ -3,9 +3,11 @@ import socket
 from pathlib import Path
 
 import tap_ways
-from tap_fixture import WAYS, join, socket_file, tap_host  # noqa: F401  (a fixture)
+from tap_fixture import WAYS, join, socket_file
 from tsujilab.sandbox import until
 from tsujilab.tapnode import PROGRAMS, SOCKET
+
+pytest_plugins = "tap_fixture"
 
 
 def test_device_deleted(tap_host):
@@ -38,7 +40,7 @@ REQUESTS = {
 
 
 def test_hostile_clients(tap_host):
-    """Garbage, false names, stolen descriptors, and a crowd: each is refused, nothing leaks, and the holder serves on."""
+    """Garbage, false names, stolen descriptors, a crowd: each is refused, nothing leaks, the holder serves on."""
     descriptors = Path(f"/proc/{tap_host.holder.pid}/fd")
     before = len(list(descriptors.iterdir()))
     for what, data in MESSAGES.items():
