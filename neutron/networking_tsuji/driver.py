@@ -9,6 +9,7 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
+# ruff: noqa: I001  (the order of imports is OpenStack's)
 """The service provider of Tsuji's routers under ML2/OVN's router flavors.
 
 Neutron makes one object in each of its processes and sends every one of them

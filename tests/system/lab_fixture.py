@@ -3,6 +3,7 @@
 The lab must run already (`lab/lab up`, or `make check-cloud`, which makes one of its own): starting it takes longer
 than a test should. Tests share it, so each makes its own things in it and deletes them.
 """
+
 import pytest
 from tsujilab.cloud import manage
 from tsujilab.cloud.instance import Lab

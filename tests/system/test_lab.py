@@ -1,8 +1,8 @@
 """The lab itself: accounts, tenants apart from each other, the driver, machines with real packets."""
+
 import re
 
 import pytest
-from lab_fixture import lab, scratch  # noqa: F401  (fixtures)
 from tsujilab.cloud import keystone, manage
 from tsujilab.cloud.api import ApiError, Cloud
 from tsujilab.cloud.ovn import NB
@@ -33,10 +33,10 @@ def openstack(lab, command, user="red"):
     return lab.sandbox.out(f"env OS_CLOUD={user} openstack {command}", timeout=120)
 
 
-def refused(call):
+def refused(call, *arguments, **fields):
     """The HTTP status with which a call is refused, 0 when it is not."""
     try:
-        call()
+        call(*arguments, **fields)
     except ApiError as error:
         return error.status
     return 0
@@ -49,7 +49,9 @@ def driver_log(lab, router):
 
 
 def logical_router(lab, router):
-    return lab.sandbox.out(f"ovn-nbctl --db={NB} --bare --columns=name find logical_router name=neutron-{router}").strip()
+    return lab.sandbox.out(
+        f"ovn-nbctl --db={NB} --bare --columns=name find logical_router name=neutron-{router}"
+    ).strip()
 
 
 def transfer(source, target, address):
@@ -79,14 +81,15 @@ def test_tenants_are_apart(lab, scratch):
     port = scratch.port(network)
     shadow = scratch.make("network", cloud=tsuji, name=scratch.name("shadow"))
     shadow_port = scratch.make("port", cloud=tsuji, network_id=shadow["id"], port_security_enabled=False)
-    for kind, key in (("network", network["id"]), ("subnet", subnet["id"]), ("port", port["id"]), ("router", router["id"])):
+    for kind, made in (("network", network), ("subnet", subnet), ("port", port), ("router", router)):
+        key = made["id"]
         assert red.show(kind, key)["id"] == key
-        assert refused(lambda: blue.show(kind, key)) == 404
-        assert refused(lambda: blue.delete(kind, key)) == 404
+        assert refused(blue.show, kind, key) == 404
+        assert refused(blue.delete, kind, key) == 404
         assert key not in [found["id"] for found in blue.list(kind)]
     for tenant in (red, blue):
-        assert refused(lambda: tenant.show("network", shadow["id"])) == 404
-        assert refused(lambda: tenant.show("port", shadow_port["id"])) == 404
+        assert refused(tenant.show, "network", shadow["id"]) == 404
+        assert refused(tenant.show, "port", shadow_port["id"]) == 404
         assert shadow_port["id"] not in [found["id"] for found in tenant.list("port")]
 
 
@@ -135,7 +138,7 @@ def test_machines_exchange_packets(lab, scratch, ra_mode):
         assert scratch.cloud.show("port", port["id"])["status"] == "ACTIVE"
     for fixed in ports[1]["fixed_ips"]:
         address = fixed["ip_address"]
-        until(lambda: machines[0].host.ping(address), f"echo replies from {address}", 10)
+        until(lambda address=address: machines[0].host.ping(address), f"echo replies from {address}", 10)
         # The biggest packet, unfragmented: the MTU is true.
         assert machines[0].host.ping(address, size=network["mtu"] - (48 if ":" in address else 28), options="-M do")
         assert transfer(machines[0], machines[1], address) == 1000000
@@ -160,7 +163,10 @@ def test_trunk_machine(lab, scratch):
     parent = scratch.port(parent_network, security_groups=group)
     subports = [scratch.port(network, security_groups=group) for network in networks]
     peers = [scratch.port(network, security_groups=group) for network in networks]
-    sub = [{"port_id": port["id"], "segmentation_type": "vlan", "segmentation_id": 101 + n} for n, port in enumerate(subports)]
+    sub = [
+        {"port_id": port["id"], "segmentation_type": "vlan", "segmentation_id": 101 + n}
+        for n, port in enumerate(subports)
+    ]
     trunk = scratch.make("trunk", port_id=parent["id"], sub_ports=sub[:1])
     machine = scratch.machine(parent, trunk=True)
     assert [row["interface"] for row in machine.describe()] == ["eth0", "eth0.101"]
@@ -186,7 +192,9 @@ def account(lab):
         user = keystone.ensure(admin, "users", name, domain_id="default", password="secret")
         made.append(user)
         for role in roles:
-            admin.call("identity", "PUT", f"/projects/{project}/users/{user}/roles/{keystone.ensure(admin, 'roles', role)}")
+            admin.call(
+                "identity", "PUT", f"/projects/{project}/users/{user}/roles/{keystone.ensure(admin, 'roles', role)}"
+            )
         return Cloud(lab, name, "tsuji")
 
     yield make
@@ -217,15 +225,22 @@ def test_the_service_account_needs_each_role(lab, scratch, account):
         "tenant's port": lambda cloud: cloud.show("port", port["id"]),
         "binding:profile": lambda cloud: cloud.update("port", port["id"], binding__profile={}),
         "port on tenant's network": lambda cloud: scratch.make(
-            "port", cloud=cloud, network_id=network["id"], port_security_enabled=False),
+            "port", cloud=cloud, network_id=network["id"], port_security_enabled=False
+        ),
     }
 
     def failing(cloud):
-        return {what for what, call in calls.items() if refused(lambda: call(cloud))}
+        return {what for what, call in calls.items() if refused(call, cloud)}
 
     assert failing(Cloud(lab, "tsuji")) == set()
     assert failing(account("service")) == {"own network", "own trunk", "flavor"}
-    assert failing(account("member")) == {"router", "subnet", "tenant's port", "binding:profile", "port on tenant's network"}
+    assert failing(account("member")) == {
+        "router",
+        "subnet",
+        "tenant's port",
+        "binding:profile",
+        "port on tenant's network",
+    }
 
 
 def test_the_service_account_has_no_more(lab, scratch):
@@ -233,9 +248,9 @@ def test_the_service_account_has_no_more(lab, scratch):
     network, (subnet,) = scratch.network("10.1.0.0/24")
     router = scratch.router(subnet, flavor="tsuji")
     tsuji = Cloud(lab, "tsuji")
-    assert refused(lambda: tsuji.update("router", router["id"], description="x")) == 403
-    assert refused(lambda: tsuji.delete("router", router["id"])) == 403
-    assert refused(lambda: tsuji.delete("subnet", subnet["id"])) == 403
-    assert refused(lambda: tsuji.update("network", network["id"], name="x")) == 403
-    assert refused(lambda: tsuji.create("network", provider__network_type="vlan", provider__physical_network="physnet1")) == 403
-    assert refused(lambda: tsuji.call("network", "PUT", f"/quotas/{scratch.cloud.project}", {"quota": {"port": 1}})) == 403
+    assert refused(tsuji.update, "router", router["id"], description="x") == 403
+    assert refused(tsuji.delete, "router", router["id"]) == 403
+    assert refused(tsuji.delete, "subnet", subnet["id"]) == 403
+    assert refused(tsuji.update, "network", network["id"], name="x") == 403
+    assert refused(tsuji.create, "network", provider__network_type="vlan", provider__physical_network="physnet1") == 403
+    assert refused(tsuji.call, "network", "PUT", f"/quotas/{scratch.cloud.project}", {"quota": {"port": 1}}) == 403

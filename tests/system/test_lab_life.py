@@ -3,6 +3,7 @@
 These tests disturb, so they have a lab of their own beside the running one; which shows, too, that two labs don't
 meet.
 """
+
 import json
 import os
 import signal
@@ -11,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from lab_fixture import lab  # noqa: F401  (fixture)
 from tsujilab.cloud import manage
 from tsujilab.cloud.api import Cloud
 from tsujilab.cloud.instance import Lab, init_of
@@ -24,11 +24,13 @@ COMMAND = REPOSITORY / "lab/lab"
 
 
 def command(lab, *words, check=True):
-    return subprocess.run([COMMAND, "--name", lab.name, *words], text=True, capture_output=True, check=check, timeout=600)
+    return subprocess.run(
+        [COMMAND, "--name", lab.name, *words], text=True, capture_output=True, check=check, timeout=600
+    )
 
 
 @pytest.fixture(scope="module")
-def own(lab):  # noqa: F811
+def own(lab):
     """A lab of the tests' own, up."""
     mine = Lab(f"{lab.name}-life")
     command(mine, "reset")
@@ -48,7 +50,10 @@ def processes_in(namespace):
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and namespace in (os.readlink(entry / "ns/pid"), os.readlink(entry / "ns/pid_for_children")):
+            if entry.name.isdigit() and namespace in (
+                os.readlink(entry / "ns/pid"),
+                os.readlink(entry / "ns/pid_for_children"),
+            ):
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -63,7 +68,7 @@ def test_killed_services_are_told_and_healed(own):
     for service in manage.services():
         if service.name in victims:
             service.signal(own, "KILL")
-            until(lambda: not service.pid(own), f"{service.name} to end", 10)
+            until(lambda service=service: not service.pid(own), f"{service.name} to end", 10)
     code, rows = rows_of(own)
     assert code == 1 and all(rows[name]["state"] == "down" for name in victims)
     command(own, "up")
@@ -107,7 +112,7 @@ def test_data_outlives_down_and_a_killed_up(own):
     Cloud(own, "red").delete("network", network["id"])
 
 
-def test_down_leaves_nothing(own, lab):  # noqa: F811
+def test_down_leaves_nothing(own, lab):
     """down ends every process, network namespace and mount of the lab, and touches no other lab"""
     network = Cloud(own, "red").create("network", name="left")
     Machine.add(own, "m1", Cloud(own, "red").create("port", network_id=network["id"])).host.start("sleep 1000")

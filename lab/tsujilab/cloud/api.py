@@ -3,6 +3,7 @@
 An openstack command costs two seconds, a call here some tens of milliseconds; and tests run on a host that has no
 OpenStack packages.
 """
+
 import json
 import urllib.parse
 
@@ -10,8 +11,13 @@ from tsujilab.cloud.instance import LabError
 from tsujilab.cloud.netns import Connection
 
 # Service -> port and path prefix of its API.
-SERVICES = {"identity": (5000, "/v3"), "network": (9696, "/v2.0"), "compute": (8774, "/v2.1"), "image": (9292, "/v2"),
-            "placement": (8778, "")}
+SERVICES = {
+    "identity": (5000, "/v3"),
+    "network": (9696, "/v2.0"),
+    "compute": (8774, "/v2.1"),
+    "image": (9292, "/v2"),
+    "placement": (8778, ""),
+}
 
 
 class ApiError(LabError):
@@ -53,12 +59,15 @@ class Cloud:
         try:
             data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
             kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
-            connection.request(method, prefix + path, data, {"Content-Type": kind, "Accept": "application/json", **headers})
+            connection.request(
+                method, prefix + path, data, {"Content-Type": kind, "Accept": "application/json", **headers}
+            )
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read().decode(errors="replace")
         except OSError as error:
-            raise LabError(f"{method} {service}{path}: no answer on 127.0.0.1:{port} ({error}); "
-                           "'lab/lab status' shows what runs") from error
+            raise LabError(
+                f"{method} {service}{path}: no answer on 127.0.0.1:{port} ({error}); 'lab/lab status' shows what runs"
+            ) from error
         finally:
             connection.close()
 
@@ -81,8 +90,13 @@ class Cloud:
     @staticmethod
     def _path(kind, key=None):
         plural = kind[:-1] + "ies" if kind.endswith("y") else kind + "s"
-        return "/" + {"qos_policies": "qos/policies"}.get(plural, plural).replace("security_groups", "security-groups") \
-            .replace("security_group_rules", "security-group-rules") + (f"/{key}" if key else "")
+        return (
+            "/"
+            + {"qos_policies": "qos/policies"}.get(plural, plural)
+            .replace("security_groups", "security-groups")
+            .replace("security_group_rules", "security-group-rules")
+            + (f"/{key}" if key else "")
+        )
 
     def create(self, kind, **fields):
         """Makes an object of Neutron: create("network", name="n"). A field "a__b" is sent as "a:b"."""

@@ -4,6 +4,7 @@ SQLite won't do: Neutron's migrations alter constraints, and ML2/OVN writes from
 the operating system and not to the disk (flush_method nosync, flush at commit 2): killing the server loses nothing,
 a crash of the machine may; a lab is then made anew by `lab reset`.
 """
+
 from tsujilab.cloud.graph import Step
 from tsujilab.cloud.instance import CONF, KEPT
 from tsujilab.cloud.service import Service, answers
@@ -15,7 +16,10 @@ SOCKET = "/run/mysqld/mysqld.sock"
 def make_data(lab, done):
     if done is None:
         lab.sandbox.run(["rm", "-rf", DATA])
-        lab.run(["mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={DATA}", "--skip-test-db"], "database-files")
+        lab.run(
+            ["mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={DATA}", "--skip-test-db"],
+            "database-files",
+        )
 
 
 def before(lab):
@@ -28,8 +32,11 @@ def sql(lab, statements):
 
 
 def make_account(lab, _):
-    sql(lab, "CREATE USER IF NOT EXISTS os@localhost IDENTIFIED BY 'os'; CREATE USER IF NOT EXISTS os@'127.0.0.1' "
-             "IDENTIFIED BY 'os'; GRANT ALL ON *.* TO os@localhost; GRANT ALL ON *.* TO os@'127.0.0.1';")
+    sql(
+        lab,
+        "CREATE USER IF NOT EXISTS os@localhost IDENTIFIED BY 'os'; CREATE USER IF NOT EXISTS os@'127.0.0.1' "
+        "IDENTIFIED BY 'os'; GRANT ALL ON *.* TO os@localhost; GRANT ALL ON *.* TO os@'127.0.0.1';",
+    )
 
 
 def version_of(package):
@@ -42,20 +49,27 @@ def migrations(name, package, *commands, once=(), env=None, databases=None, need
 
     once: commands that follow the first time only.
     """
+
     def act(lab, done):
         for database in databases or (name,):
             if done is None:
                 sql(lab, f"DROP DATABASE IF EXISTS {database}; CREATE DATABASE {database} CHARACTER SET utf8mb3;")
         for command in (*commands, *(once if done is None else ())):
             lab.run(command, f"{name}-migrations", env=env)
+
     return Step(f"{name}-schema", act, ("database-account", *needs), version_of(package), "database migrations")
 
 
 def tasks():
     return [
         Step("database-files", make_data, (), lambda lab: "1", "an empty MariaDB"),
-        Service("mariadb", ["mariadbd", f"--defaults-file={CONF}/mariadb.cnf"], ("database-files",), before=before,
-                ready=answers("mariadb-admin", "--no-defaults", "-S", SOCKET, "--connect-timeout=2", "ping"),
-                url="mysql://os:os@127.0.0.1:3306"),
+        Service(
+            "mariadb",
+            ["mariadbd", f"--defaults-file={CONF}/mariadb.cnf"],
+            ("database-files",),
+            before=before,
+            ready=answers("mariadb-admin", "--no-defaults", "-S", SOCKET, "--connect-timeout=2", "ping"),
+            url="mysql://os:os@127.0.0.1:3306",
+        ),
         Step("database-account", make_account, ("mariadb",), lambda lab: "1"),
     ]

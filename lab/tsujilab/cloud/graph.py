@@ -3,6 +3,7 @@
 A task is a Service (started, then ready) or a Step (a command that ends). A step may be done once for all: then a
 file in the lab keeps the version for which it was done.
 """
+
 import concurrent.futures
 import sys
 import threading

@@ -3,6 +3,7 @@
 It asks for addresses by DHCP, takes IPv6 addresses that are advertised, runs the user data of the config drive as a
 shell script, and prints what it has on the console. Kernel and RAM file system are images of their own in Glance.
 """
+
 import hashlib
 
 from tsujilab.cloud.api import Cloud
@@ -19,8 +20,18 @@ def digest():
 
 def upload(lab, admin, name, form, file, **properties):
     """Puts a file of the lab into Glance and returns the image's id."""
-    made = admin.call("image", "POST", "/images", {"name": name, "disk_format": form, "visibility": "public",
-                                                   "container_format": form if form != "raw" else "bare", **properties})
+    made = admin.call(
+        "image",
+        "POST",
+        "/images",
+        {
+            "name": name,
+            "disk_format": form,
+            "visibility": "public",
+            "container_format": form if form != "raw" else "bare",
+            **properties,
+        },
+    )
     admin.call("image", "PUT", f"/images/{made['id']}/file", lab.path(file).read_bytes())
     return made["id"]
 
@@ -34,7 +45,18 @@ def publish(lab, _):
             admin.call("image", "DELETE", f"/images/{old['id']}")
     kernel = upload(lab, admin, f"{NAME}-kernel", "aki", f"{BUILT}/vmlinuz")
     initrd = upload(lab, admin, f"{NAME}-initrd", "ari", f"{BUILT}/initrd")
-    image = upload(lab, admin, NAME, "raw", f"{BUILT}/disk", kernel_id=kernel, ramdisk_id=initrd,
-                   os_command_line="console=ttyS0 quiet", hw_cdrom_bus="scsi", hw_scsi_model="virtio-scsi", hw_rng_model="virtio")
+    image = upload(
+        lab,
+        admin,
+        NAME,
+        "raw",
+        f"{BUILT}/disk",
+        kernel_id=kernel,
+        ramdisk_id=initrd,
+        os_command_line="console=ttyS0 quiet",
+        hw_cdrom_bus="scsi",
+        hw_scsi_model="virtio-scsi",
+        hw_rng_model="virtio",
+    )
     if admin.call("image", "GET", f"/images/{image}")["status"] != "active":
         raise LabError(f"Glance did not take the image {NAME}: see 'lab/lab logs glance'")

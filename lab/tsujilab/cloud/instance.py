@@ -7,6 +7,7 @@ kernel's process table is the record. It can't be stale, whatever was killed whe
     STATE/labs/NAME/log    one log for each service and each step
     STATE/labs/NAME/lock   held while up, down or reset work
 """
+
 import contextlib
 import fcntl
 import json
@@ -91,11 +92,14 @@ class Lab:
         for directory in (self.upper, self.logs):
             directory.mkdir(parents=True, exist_ok=True)
         try:
-            self._sandbox = Sandbox.create(self.name, lower=tree, upper=self.upper, logs=self.logs,
-                                           binds=[REPOSITORY], outlive=True)
+            self._sandbox = Sandbox.create(
+                self.name, lower=tree, upper=self.upper, logs=self.logs, binds=[REPOSITORY], outlive=True
+            )
         except RuntimeError as error:
-            raise LabError(f"{error}\nThe lab's files are in {self.directory}; it must be on a file system that can be "
-                           "the upper layer of an overlay (ext4, xfs, btrfs, tmpfs), with room.") from error
+            raise LabError(
+                f"{error}\nThe lab's files are in {self.directory}; it must be on a file system that can be "
+                "the upper layer of an overlay (ext4, xfs, btrfs, tmpfs), with room."
+            ) from error
         for directory in (RUN, KEPT):
             self.path(directory).mkdir(exist_ok=True)
         return self._sandbox
@@ -114,8 +118,10 @@ class Lab:
         words = ["env", *(f"{key}={value}" for key, value in (env or {}).items()), *map(str, argv)]
         result = self.sandbox.run(["sh", "-c", 'exec "$@" >>"$0" 2>&1', file, *words], check=False, timeout=timeout)
         if result.returncode:
-            raise LabError(f"{log}: '{' '.join(map(str, argv))[:200]}' ended with {result.returncode}; "
-                           f"log {file}, its end:{tail(file)}")
+            raise LabError(
+                f"{log}: '{' '.join(map(str, argv))[:200]}' ended with {result.returncode}; "
+                f"log {file}, its end:{tail(file)}"
+            )
 
     @contextlib.contextmanager
     def locked(self, tell):

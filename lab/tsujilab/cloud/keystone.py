@@ -2,6 +2,7 @@
 
 All passwords are "secret": nothing outside the lab's network namespace can reach it.
 """
+
 from tsujilab.cloud.api import Cloud
 from tsujilab.cloud.database import migrations, version_of
 from tsujilab.cloud.graph import Step
@@ -39,14 +40,18 @@ def make_keys(lab, _):
 def bootstrap(lab, _):
     """The account admin, the catalogue's entry of Keystone itself, and the default roles."""
     urls = [word for kind in ("admin", "internal", "public") for word in (f"--bootstrap-{kind}-url", URL)]
-    lab.run([*MANAGE, "bootstrap", "--bootstrap-password", "secret", "--bootstrap-region-id", "RegionOne", *urls],
-            "keystone-bootstrap")
+    lab.run(
+        [*MANAGE, "bootstrap", "--bootstrap-password", "secret", "--bootstrap-region-id", "RegionOne", *urls],
+        "keystone-bootstrap",
+    )
 
 
 def ensure(cloud, kind, name, **fields):
     """The id of an object of Keystone, made when absent. kind: "projects", "users", "roles"."""
     found = cloud.call("identity", "GET", f"/{kind}?name={name}")[kind]
-    return (found or [cloud.call("identity", "POST", f"/{kind}", {kind[:-1]: {"name": name, **fields}})[kind[:-1]]])[0]["id"]
+    return (found or [cloud.call("identity", "POST", f"/{kind}", {kind[:-1]: {"name": name, **fields}})[kind[:-1]]])[0][
+        "id"
+    ]
 
 
 def make_accounts(lab, _):
@@ -61,24 +66,40 @@ def make_accounts(lab, _):
 
 def make_catalogue(services):
     """An act: the endpoints of services in Keystone's catalogue."""
+
     def act(lab, _):
         cloud = Cloud(lab, "admin")
         have = {service["type"]: service["id"] for service in cloud.call("identity", "GET", "/services")["services"]}
         for kind, (name, url) in services.items():
-            service = have.get(kind) or cloud.call("identity", "POST", "/services",
-                                                   {"service": {"type": kind, "name": name}})["service"]["id"]
+            service = (
+                have.get(kind)
+                or cloud.call("identity", "POST", "/services", {"service": {"type": kind, "name": name}})["service"][
+                    "id"
+                ]
+            )
             if cloud.call("identity", "GET", f"/endpoints?service_id={service}")["endpoints"]:
                 continue
             for interface in ("internal", "public"):
-                cloud.call("identity", "POST", "/endpoints", {"endpoint": {
-                    "service_id": service, "interface": interface, "url": url, "region_id": "RegionOne"}})
+                cloud.call(
+                    "identity",
+                    "POST",
+                    "/endpoints",
+                    {"endpoint": {"service_id": service, "interface": interface, "url": url, "region_id": "RegionOne"}},
+                )
+
     return act
 
 
 def uwsgi(name, port, script, env, needs):
     """A WSGI service under uWSGI, as Debian runs them."""
-    return Service(name, ["uwsgi", "--ini", f"{CONF}/uwsgi.ini", "--http-socket", f"127.0.0.1:{port}",
-                          "--wsgi-file", script], needs, env=env, ready=serves_http(port), url=f"http://127.0.0.1:{port}")
+    return Service(
+        name,
+        ["uwsgi", "--ini", f"{CONF}/uwsgi.ini", "--http-socket", f"127.0.0.1:{port}", "--wsgi-file", script],
+        needs,
+        env=env,
+        ready=serves_http(port),
+        url=f"http://127.0.0.1:{port}",
+    )
 
 
 def tasks(nova=False):

@@ -6,6 +6,7 @@ DHCP, security groups and the port's status are then the real thing.
 
 The record of what is plugged is Open vSwitch's own database (external_ids:lab-machine): nothing can disagree with it.
 """
+
 import json
 import uuid
 
@@ -19,7 +20,9 @@ from tsujilab.sandbox import Host, until
 def interfaces(lab, column="lab-machine", value=None):
     """Rows of Open vSwitch's Interface table that carry an external id: [{"name": …, the external ids}]."""
     match = f"external_ids:{column}" + ("!=[]" if value is None else f"={value}")
-    found = json.loads(lab.sandbox.out(["ovs-vsctl", "-f", "json", "--columns=name,external_ids", "find", "interface", match]))
+    found = json.loads(
+        lab.sandbox.out(["ovs-vsctl", "-f", "json", "--columns=name,external_ids", "find", "interface", match])
+    )
     rows = [{"name": name, **dict(ids[1])} for name, ids in found["data"]]
     return [row for row in rows if column in row]
 
@@ -35,7 +38,9 @@ class Machine:
     @classmethod
     def all(cls, lab):
         """The machines of the lab, by name."""
-        names = {row["lab-machine"] for row in interfaces(lab)} | {file.name[8:] for file in lab.path(RUN).glob("machine-*")}
+        names = {row["lab-machine"] for row in interfaces(lab)} | {
+            file.name[8:] for file in lab.path(RUN).glob("machine-*")
+        }
         return {name: cls(lab, name) for name in sorted(names)}
 
     @classmethod
@@ -74,28 +79,69 @@ class Machine:
         cloud = Cloud(self.lab, "admin")
         port = port if isinstance(port, dict) else cloud.show("port", port)
         have = self.ports()
-        interface = interface or next(f"eth{n}" for n in range(100) if f"eth{n}" not in [row["lab-interface"] for row in have])
+        interface = interface or next(
+            f"eth{n}" for n in range(100) if f"eth{n}" not in [row["lab-interface"] for row in have]
+        )
         taken = interfaces(self.lab, "iface-id", port["id"])
         if taken:
-            raise LabError(f"port {port['id']} is plugged already, into machine {taken[0].get('lab-machine', '(none)')}")
+            raise LabError(
+                f"port {port['id']} is plugged already, into machine {taken[0].get('lab-machine', '(none)')}"
+            )
         outer, mtu = f"tap{port['id'][:11]}", cloud.show("network", port["network_id"])["mtu"]
         sandbox = self.lab.sandbox
         sandbox.run(["ip", "link", "del", outer], check=False)
         inner = interface if not trunk else f"raw{port['id'][:11]}"
         # A trunk's parent must pass tagged frames of the parent's MTU.
-        sandbox.run(["ip", "link", "add", outer, "mtu", mtu + (4 if trunk else 0), "type", "veth", "peer", "name", inner,
-                     "mtu", mtu + (4 if trunk else 0), *([] if trunk else ["address", port["mac_address"], "netns", self.name])])
+        sandbox.run(
+            [
+                "ip",
+                "link",
+                "add",
+                outer,
+                "mtu",
+                mtu + (4 if trunk else 0),
+                "type",
+                "veth",
+                "peer",
+                "name",
+                inner,
+                "mtu",
+                mtu + (4 if trunk else 0),
+                *([] if trunk else ["address", port["mac_address"], "netns", self.name]),
+            ]
+        )
         # The kernel would leave checksums to a device that a namespace's capture or an AF_PACKET program never sees.
         (sandbox if trunk else self.host).run(f"ethtool -K {inner} tx off", check=False)
         sandbox.run(["ip", "link", "set", outer, "up"])
         # Nova says so before it plugs: Neutron lets no port become ACTIVE that was unbound
         # when OVN reported it up.
-        cloud.update("port", port["id"], binding__host_id=self.lab.name,
-                     **({} if port["device_id"] else {"device_id": self.device_id, "device_owner": "compute:nova"}))
-        ids = {"iface-id": port["id"], "attached-mac": port["mac_address"], "iface-status": "active",
-               "lab-machine": self.name, "lab-interface": interface}
-        sandbox.run(["ovs-vsctl", "--may-exist", "add-port", "br-int", outer, "--", "set", "interface", outer,
-                     *(f'external_ids:{key}="{value}"' for key, value in ids.items())])
+        cloud.update(
+            "port",
+            port["id"],
+            binding__host_id=self.lab.name,
+            **({} if port["device_id"] else {"device_id": self.device_id, "device_owner": "compute:nova"}),
+        )
+        ids = {
+            "iface-id": port["id"],
+            "attached-mac": port["mac_address"],
+            "iface-status": "active",
+            "lab-machine": self.name,
+            "lab-interface": interface,
+        }
+        sandbox.run(
+            [
+                "ovs-vsctl",
+                "--may-exist",
+                "add-port",
+                "br-int",
+                outer,
+                "--",
+                "set",
+                "interface",
+                outer,
+                *(f'external_ids:{key}="{value}"' for key, value in ids.items()),
+            ]
+        )
         if trunk:
             vlans = Vlans(self, interface)
             vlans.make(inner)
@@ -112,9 +158,11 @@ class Machine:
 
     def wait_active(self, cloud, port_id, timeout=30):
         """Waits until Neutron says that a port is ACTIVE, and returns it."""
+
         def active():
             port = cloud.show("port", port_id)
             return port if port["status"] == "ACTIVE" else None
+
         try:
             return until(active, f"port {port_id} to become ACTIVE", timeout, 0.2)
         except TimeoutError as error:
@@ -127,20 +175,26 @@ class Machine:
     def sync_trunk(self, interface="eth0", port=None, addresses="dhcp", cloud=None):
         """Makes a VLAN interface for each subport of the Neutron trunk, and removes those of subports that are gone."""
         cloud = cloud or Cloud(self.lab, "admin")
-        port_id = port["id"] if port else next(row["iface-id"] for row in self.ports() if row["lab-interface"] == interface)
+        port_id = (
+            port["id"] if port else next(row["iface-id"] for row in self.ports() if row["lab-interface"] == interface)
+        )
         trunks = cloud.list("trunk", port_id=port_id)
         subports = {sub["segmentation_id"]: sub["port_id"] for trunk in trunks for sub in trunk["sub_ports"]}
         vlans = self.vlans(interface)
         have = vlans.all()
         # Those without a Neutron port were added by hand: they are not the trunk's.
-        for tag in [tag for tag, row in have.items() if row["lab-port"] != "-" and subports.get(tag) != row["lab-port"]]:
+        for tag in [
+            tag for tag, row in have.items() if row["lab-port"] != "-" and subports.get(tag) != row["lab-port"]
+        ]:
             vlans.delete(tag)
             del have[tag]
         for tag, sub_id in sorted(subports.items()):
             if tag in have:
                 continue
             sub = self.wait_active(cloud, sub_id)
-            name = vlans.add(tag, sub["mac_address"], port_id=sub_id, mtu=cloud.show("network", sub["network_id"])["mtu"])
+            name = vlans.add(
+                tag, sub["mac_address"], port_id=sub_id, mtu=cloud.show("network", sub["network_id"])["mtu"]
+            )
             if addresses:
                 configure(self, name, cloud, sub, addresses)
 
@@ -181,8 +235,21 @@ class Machine:
         rows = {row["ifname"]: row for row in self.host.json("ip -j addr")}
         known = {row["lab-interface"]: row["iface-id"] for row in self.ports()}
         for interface in list(known):
-            known.update({row["lab-interface"]: row["lab-port"] for row in self.vlans(interface).all().values()
-                          if row["lab-interface"] != interface})
-        return [{"interface": name, "port": known.get(name, ""), "mac": row.get("address", ""), "mtu": row["mtu"],
-                 "addresses": [f"{a['local']}/{a['prefixlen']}" for a in row["addr_info"] if a["scope"] != "link"]}
-                for name, row in rows.items() if name != "lo"]
+            known.update(
+                {
+                    row["lab-interface"]: row["lab-port"]
+                    for row in self.vlans(interface).all().values()
+                    if row["lab-interface"] != interface
+                }
+            )
+        return [
+            {
+                "interface": name,
+                "port": known.get(name, ""),
+                "mac": row.get("address", ""),
+                "mtu": row["mtu"],
+                "addresses": [f"{a['local']}/{a['prefixlen']}" for a in row["addr_info"] if a["scope"] != "link"],
+            }
+            for name, row in rows.items()
+            if name != "lo"
+        ]

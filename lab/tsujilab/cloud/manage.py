@@ -1,13 +1,16 @@
 """up, down, reset, status: the life of a lab."""
+
 import os
 import signal
-import time
+from pathlib import Path
 
-from tsujilab.cloud import database, keystone, neutron, nova as nova_services, ovn
+from tsujilab.cloud import database, keystone, neutron, ovn
+from tsujilab.cloud import nova as nova_services
 from tsujilab.cloud.graph import Step, run_all
-from tsujilab.cloud.instance import CONF, RELEASE, RUN, LabError
+from tsujilab.cloud.instance import CONF, RUN
 from tsujilab.cloud.service import Service
-from tsujilab.root import REPOSITORY, installed_root
+from tsujilab.cloud.tree import ready_tree
+from tsujilab.root import REPOSITORY
 from tsujilab.sandbox import until
 
 
@@ -21,8 +24,14 @@ def files(lab, _):
 
 def tasks(nova=False):
     """All that `up` does in the sandbox."""
-    return [Step("files", files), *ovn.tasks(), *database.tasks(), *keystone.tasks(nova), *neutron.tasks(nova),
-            *(nova_services.tasks() if nova else [])]
+    return [
+        Step("files", files),
+        *ovn.tasks(),
+        *database.tasks(),
+        *keystone.tasks(nova),
+        *neutron.tasks(nova),
+        *(nova_services.tasks() if nova else []),
+    ]
 
 
 def services(nova=False):
@@ -43,8 +52,7 @@ def up(lab, tell, nova=False):
             stop(lab, tell)
             running = None
         if not running:
-            tree = installed_root(RELEASE, "lab", *(["nova"] if nova else []), progress=tell)
-            lab.create(tree)
+            lab.create(ready_tree(nova, tell))
             if nova:
                 lab.path(f"{RUN}/nova").touch()
         run_all(lab, tasks(has_nova(lab)), tell)
@@ -63,11 +71,20 @@ def stop(lab, tell):
     except TimeoutError:
         tell("a database did not close within 20 s; it is killed")
     # unshare(1), the parent, ends with it; waiting for both means that nothing is left behind.
-    parent = int(next(line for line in open(f"/proc/{sandbox.pid}/status", encoding="ascii") if line.startswith("PPid"))[5:])
+    status = Path(f"/proc/{sandbox.pid}/status").read_text()
+    parent = int(status.partition("PPid:")[2].split()[0])
     os.kill(sandbox.pid, signal.SIGKILL)
-    gone = lambda pid: not os.path.exists(f"/proc/{pid}") or open(f"/proc/{pid}/stat", encoding="ascii").read().split()[2] == "Z"
-    until(lambda: gone(sandbox.pid) and (parent <= 1 or gone(parent)), f"the sandbox of lab '{lab.name}' to end", 20)
+    family = [sandbox.pid, *([parent] if parent > 1 else [])]
+    until(lambda: all(map(gone, family)), f"the sandbox of lab '{lab.name}' to end", 20)
     return True
+
+
+def gone(pid):
+    """Whether a process of this machine has ended (a zombie has)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def down(lab, tell):
@@ -121,7 +138,15 @@ def status(lab):
     for service in services(has_nova(lab)):
         pid = service.pid(lab)
         state = "down" if not pid else "up" if not service.ready or service.ready(lab) else "not serving"
-        rows.append({"name": service.name, "state": state, "pid": pid, "uptime_s": round(service.uptime(lab) or 0),
-                     "memory_mb": round(sum(sizes.get(child, 0) for child in family(lab, pid)), 1) if pid else 0,
-                     "url": service.url, "log": str(service.log(lab))})
+        rows.append(
+            {
+                "name": service.name,
+                "state": state,
+                "pid": pid,
+                "uptime_s": round(service.uptime(lab) or 0),
+                "memory_mb": round(sum(sizes.get(child, 0) for child in family(lab, pid)), 1) if pid else 0,
+                "url": service.url,
+                "log": str(service.log(lab)),
+            }
+        )
     return rows

@@ -3,6 +3,7 @@
 Which namespace a socket belongs to is settled when it is made. So a thread steps into the namespace, makes the
 socket and ends; the connection then serves the whole process. Needs root, no helper inside.
 """
+
 import ctypes
 import http.client
 import os

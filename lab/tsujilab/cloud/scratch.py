@@ -1,4 +1,5 @@
 """What a test makes in a lab, remembered, and deleted again in reverse order."""
+
 import uuid
 
 from tsujilab.cloud.api import ApiError, Cloud
@@ -49,8 +50,11 @@ class Scratch:
         router = self.make("router", **{"name": self.name("router"), **extra, **fields})
         for subnet in subnets:
             self.cloud.put("router", router["id"], "add_router_interface", subnet_id=subnet["id"])
-            self.undo.append(lambda subnet_id=subnet["id"]: self.cloud.put(
-                "router", router["id"], "remove_router_interface", subnet_id=subnet_id))
+            self.undo.append(
+                lambda subnet_id=subnet["id"]: self.cloud.put(
+                    "router", router["id"], "remove_router_interface", subnet_id=subnet_id
+                )
+            )
         return router
 
     def machine(self, port, **options):

@@ -3,6 +3,7 @@
 It is started by a shell that notes its pid and start time in the sandbox's /run before it turns into the program.
 So there is no moment in which a service runs unrecorded, and the note goes away with the sandbox.
 """
+
 import os
 import shlex
 import time
@@ -80,8 +81,10 @@ class Service:
             elif seen or time.monotonic() - began > 5:
                 raise LabError(f"{self.name} ended; log {self.log(lab)}, its end:{tail(self.log(lab))}")
             if time.monotonic() - began > self.timeout:
-                raise LabError(f"{self.name} runs but does not serve after {self.timeout} s; log {self.log(lab)}, "
-                               f"its end:{tail(self.log(lab))}")
+                raise LabError(
+                    f"{self.name} runs but does not serve after {self.timeout} s; log {self.log(lab)}, "
+                    f"its end:{tail(self.log(lab))}"
+                )
             time.sleep(0.1)
 
     def signal(self, lab, how="TERM"):
@@ -96,6 +99,7 @@ class Service:
 
 def serves_http(port, path="/"):
     """A readiness check: an HTTP server answers on 127.0.0.1:port, with anything but an internal error."""
+
     def ready(lab):
         try:
             connection = Connection(lab.sandbox.pid, port, timeout=30)
@@ -105,11 +109,13 @@ def serves_http(port, path="/"):
             return status < 500
         except OSError:
             return False
+
     return ready
 
 
 def serves_tcp(port):
     """A readiness check: 127.0.0.1:port accepts a connection."""
+
     def ready(lab):
         try:
             with socket_in(lab.sandbox.pid) as connection:
@@ -117,6 +123,7 @@ def serves_tcp(port):
             return True
         except OSError:
             return False
+
     return ready
 
 

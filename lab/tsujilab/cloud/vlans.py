@@ -4,6 +4,7 @@ A guest has them from its kernel's 8021q. The kernel of this machine may have no
 in the userspace datapath plays that part: the trunk's end is plugged into it, and each VLAN interface is an internal
 port with a tag, moved into the machine's namespace. Tag 0 is the untagged interface of the parent itself.
 """
+
 import hashlib
 import json
 
@@ -24,9 +25,23 @@ class Vlans:
 
     def make(self, raw):
         """Makes the bridge with `raw`, the trunk's end, in it."""
-        self._vsctl("--may-exist", "add-br", self.bridge, "--", "set", "bridge", self.bridge, "datapath_type=netdev",
-                    "fail-mode=standalone", "other_config:mac-table-size=4096",
-                    "--", "--may-exist", "add-port", self.bridge, raw)
+        self._vsctl(
+            "--may-exist",
+            "add-br",
+            self.bridge,
+            "--",
+            "set",
+            "bridge",
+            self.bridge,
+            "datapath_type=netdev",
+            "fail-mode=standalone",
+            "other_config:mac-table-size=4096",
+            "--",
+            "--may-exist",
+            "add-port",
+            self.bridge,
+            raw,
+        )
         self.machine.lab.sandbox.run(["ip", "link", "set", raw, "up"])
 
     def exists(self):
@@ -36,8 +51,16 @@ class Vlans:
         """{tag: {"name": port of the bridge, "lab-interface": name in the machine, "lab-port": Neutron port or ""}}."""
         if not self.exists():
             return {}
-        found = json.loads(self._vsctl("-f", "json", "--columns=name,external_ids", "find", "interface",
-                                       f"external_ids:lab-vlans={self.bridge}"))
+        found = json.loads(
+            self._vsctl(
+                "-f",
+                "json",
+                "--columns=name,external_ids",
+                "find",
+                "interface",
+                f"external_ids:lab-vlans={self.bridge}",
+            )
+        )
         rows = [{"name": name, **dict(ids[1])} for name, ids in found["data"]]
         return {int(row["lab-tag"]): row for row in rows}
 
@@ -52,8 +75,19 @@ class Vlans:
         name = name or f"{self.interface}.{tag}"
         outer = "vi" + hashlib.sha256(f"{self.bridge}/{tag}".encode()).hexdigest()[:11]
         ids = {"lab-vlans": self.bridge, "lab-tag": tag, "lab-interface": name, "lab-port": port_id or "-"}
-        self._vsctl("--may-exist", "add-port", self.bridge, outer, f"tag={tag}", "--", "set", "interface", outer, "type=internal",
-                    *(f'external_ids:{key}="{value}"' for key, value in ids.items()))
+        self._vsctl(
+            "--may-exist",
+            "add-port",
+            self.bridge,
+            outer,
+            f"tag={tag}",
+            "--",
+            "set",
+            "interface",
+            outer,
+            "type=internal",
+            *(f'external_ids:{key}="{value}"' for key, value in ids.items()),
+        )
         sandbox, host = self.machine.lab.sandbox, self.machine.host
         until(lambda: sandbox.run(["ip", "link", "show", outer], check=False).returncode == 0, f"interface {outer}", 10)
         # The tap's end stays with the switch; the device goes to the machine.
