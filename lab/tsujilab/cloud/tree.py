@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import subprocess
 import threading
 
@@ -9,6 +10,8 @@ from tsujilab.cloud.instance import RELEASE, LabError, tail
 from tsujilab.root import STATE, installed_root
 
 EVERY_S = 10
+# The tree with Nova's packages, and what apt fetches on the way.
+NEEDED_MB = 3500
 
 
 def told_since(file, offset):
@@ -60,6 +63,16 @@ def watched(tell):
 def ready_tree(nova, tell):
     """The path of the tree, with what the lab needs in it; LabError says which log to read."""
     purposes = ["lab", *(["nova"] if nova else [])]
+    if not (STATE / "roots" / RELEASE / "var/lib/tsuji-tree").exists():
+        if not shutil.which("debootstrap"):
+            raise LabError("debootstrap, which makes the lab's Debian tree, is not installed: run 'tools/install host'")
+        STATE.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(STATE).free >> 20
+        if free < NEEDED_MB:
+            raise LabError(
+                f"{STATE} has {free} MB free, and the lab's Debian tree takes {NEEDED_MB}: "
+                "make room, or name another place by TSUJI_STATE"
+            )
     try:
         with watched(tell):
             return installed_root(RELEASE, *purposes, progress=tell)
@@ -69,5 +82,5 @@ def ready_tree(nova, tell):
         log = packages if packages.exists() else base
         raise LabError(
             f"the Debian {RELEASE} tree could not be completed ({error}); log {log}, its end:{tail(log)}\n"
-            "'lab/lab up' goes on where it stopped; it needs a Debian archive and 3 GB of disk"
+            "'lab/lab up' goes on where it stopped; it needs a Debian archive"
         ) from error
