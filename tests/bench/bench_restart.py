@@ -108,4 +108,4 @@ def run(bench):
         for measure_name, (unit, value) in MEASURES.items():
             bench.record(case=f"{case}: {measure_name}", subject=subject, unit=unit, values=map(value, trials))
     if problems:
-        raise RuntimeError(f"{len(problems)} of {len(plan)} cells could not be measured, the first because: {problems[0]}")
+        raise RuntimeError(f"{len(problems)} of {len(plan)} cells could not be measured, the first: {problems[0]}")

@@ -3,7 +3,6 @@ import os
 import socket
 from pathlib import Path
 
-import pytest
 import tap_ways
 from tsujilab.sandbox import until
 from tsujilab.tapnode import PROGRAMS, SOCKET
@@ -32,9 +31,8 @@ def address(host, tap):
     host.run(f"ip neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev {tap}")
 
 
-@pytest.fixture
-def tap_host(sandbox):
-    """A network namespace with a running tsuji-tapholder."""
+def start_host(sandbox):
+    """A network namespace with a running tsuji-tapholder, whose Process is its .holder."""
     host = sandbox.host("node")
     sandbox.sh("mkdir -m 0700 /run/tsuji")
     host.holder = host.start([PROGRAMS / "tsuji-tapholder"], "tapholder")

@@ -29,8 +29,8 @@ def node(request, make_sandbox):
 
 
 def fail(node, *parts, watch_s, settle=False):
-    """Kills parts, has them return, and watches until `watch_s` seconds after the kill, and with `settle` until sessions
-    and routes are back, too. Returns the ended Trial, which is printed."""
+    """Kills parts, has them return, and watches until `watch_s` seconds after the kill; with `settle` also until
+    sessions and routes are back. Returns the ended Trial, which is printed."""
     trial = Trial(node).begin()
     node.kill(*parts)
     time.sleep(RETURN_S)
@@ -83,7 +83,7 @@ def test_forwarder_with_bfd(node):
 
 
 def test_forwarder_stays_away(node):
-    """No forwarder comes back: carrier goes after the grace time, the node's routes with it, the peer's by hold time."""
+    """No forwarder comes back: after the grace time carrier and the node's routes go, the peer's by hold time."""
     node.route()
     node.kill("forwarder")
     start = time.monotonic()

@@ -9,18 +9,23 @@ from pathlib import Path
 
 import pytest
 import tap_ways
-from tap_fixture import GRACE_S, address, carrier, count_udp, join, python
+from tap_fixture import GRACE_S, address, carrier, count_udp, join, python, start_host
 from tsujilab.sandbox import until
 from tsujilab.tapnode import ADMIN, PROGRAMS, SOCKET, TapNode
-
-pytest_plugins = "tap_fixture"
 
 # linkwatch may sit on a loss of carrier for up to a second before it tells; the rest is for a busy machine.
 LINKWATCH_S = 2
 
-# The ways: (how often carrier is lost, what becomes of the frames that the kernel sends meanwhile).
-# One each 10 ms. Enough to go on for long after the second reader stands, also on a busy machine.
+
+@pytest.fixture
+def tap_host(sandbox):
+    """A network namespace with a running tsuji-tapholder."""
+    return start_host(sandbox)
+
+
+# One frame each 10 ms. Enough to go on for long after the second reader stands, also on a busy machine.
 SENT = 400
+# The ways: (how often carrier is lost, what becomes of the frames that the kernel sends meanwhile).
 OUTCOMES = {"plain": (1, "lost"), "queue": (0, "lost"), "dup": (0, "kept"), "holder": (0, "kept")}
 
 

@@ -2,12 +2,17 @@
 import socket
 from pathlib import Path
 
+import pytest
 import tap_ways
-from tap_fixture import WAYS, join, socket_file
+from tap_fixture import WAYS, join, socket_file, start_host
 from tsujilab.sandbox import until
 from tsujilab.tapnode import PROGRAMS, SOCKET
 
-pytest_plugins = "tap_fixture"
+
+@pytest.fixture
+def tap_host(sandbox):
+    """A network namespace with a running tsuji-tapholder."""
+    return start_host(sandbox)
 
 
 def test_device_deleted(tap_host):
