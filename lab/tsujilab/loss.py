@@ -17,10 +17,18 @@ from dataclasses import dataclass
 
 @dataclass
 class Loss:
-    """One direction of one flow: sent and lost datagrams, gap_ms: the longest time without one, less the interval."""
+    """One direction of one flow: sent and lost datagrams; gap_ms: the longest time without one, less the interval.
+
+    times: when each datagram that arrived did (seconds, time.monotonic()).
+    """
     sent: int
     lost: int
     gap_ms: float
+    times: list
+
+    def first_after(self, moment):
+        """When the first datagram after a moment arrived; infinity when none did."""
+        return next((one for one in self.times if one > moment), float("inf"))
 
 
 class LossMeter:
@@ -64,7 +72,7 @@ class LossMeter:
                 # What was sent before the other end stood does not count, unless nothing ever arrived.
                 counted = set(range(got[0][0] if got else 0, sent))
                 lost = len(counted - {number for number, _ in got})
-                result[name, direction] = Loss(len(counted), lost, max(0.0, gap * 1000 - self.interval_ms))
+                result[name, direction] = Loss(len(counted), lost, max(0.0, gap * 1000 - self.interval_ms), times)
         return result
 
 

@@ -1,9 +1,9 @@
 """A router's addresses move between the nodes of a pair: what VRRP does at a change of master, and nothing else of it.
 
-Who becomes master and when is the test's decision; so what is measured is the move itself. On the host that becomes
-master, acquire() adds the addresses and announces them: gratuitous ARP (RFC 5227), unsolicited neighbour advertisements
-with the override flag (RFC 4861). An address with a MAC of its own (RFC 5798's virtual MAC, or a Neutron port's) sits on
-a macvlan over the interface, which is up only while it is held; one without sits on the interface itself.
+Who becomes master and when is the test's decision; what is measured is the move itself. On the host that becomes
+master, acquire() adds the addresses and announces them: gratuitous ARP (RFC 5227), unsolicited neighbour
+advertisements with the override flag (RFC 4861). An address with a MAC of its own (RFC 5798's virtual MAC, or a Neutron
+port's) sits on a macvlan over the interface, which is up only while it is held; one without sits on the interface.
 
 This file is also the program that runs in the host's namespace and keeps the work to a few milliseconds:
 python3 takeover.py PLAN, commands on standard input, one answer each.
@@ -65,7 +65,8 @@ class Holder:
     def acquire(self):
         lines = [f"link set {device} up" for device in self.devices.values()]
         for one in self.gateways:
-            lines.append(f"addr replace {one['address']} dev {self._device(one)}{' nodad' if ':' in one['address'] else ''}")
+            nodad = " nodad" if ":" in one["address"] else ""
+            lines.append(f"addr replace {one['address']} dev {self._device(one)}{nodad}")
         self._batch(lines)
         self.announce()
         self.epoch += 1
@@ -96,18 +97,13 @@ class Holder:
         self._batch([f"link set {device} down" for device in self.devices.values()]
                     + [f"addr del {one['address']} dev {self.interface}" for one in self.gateways if not one["mac"]])
 
-    def die(self):
-        """Everything that the node has on its interfaces goes silent, as if its power were cut."""
-        self.epoch += 1
-        names = [link["ifname"] for link in json.loads(subprocess.check_output(["ip", "-j", "link"]))]
-        self._batch([f"link set {name} down" for name in names if name != "lo"])
-
 
 class Takeover:
     """The test's side: one interface of one host. gateways: [(ip_interface, MAC or None)]."""
 
     def __init__(self, host, interface, gateways):
-        plan = {"interface": interface, "gateways": [{"address": str(address), "mac": mac} for address, mac in gateways]}
+        wanted = [{"address": str(address), "mac": mac} for address, mac in gateways]
+        plan = {"interface": interface, "gateways": wanted}
         self.process = subprocess.Popen(host._argv(["python3", __file__, json.dumps(plan)]), text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._answer()
@@ -118,7 +114,7 @@ class Takeover:
             raise RuntimeError(f"takeover: {line or 'ended'}")
 
     def __call__(self, what):
-        """what: "acquire", "release" or "die"; returns when it is done."""
+        """what: "acquire", "announce" or "release"; returns when it is done."""
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
         self._answer()

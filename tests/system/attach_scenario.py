@@ -28,7 +28,8 @@ def far_machine(lab):
     if found:
         return Machine(lab, "attach-far"), found[0]
     network = cloud.create("network", name="attach-vrf", router__external=True)
-    for version, (start, end) in {4: ("169.254.1.0", "169.254.3.254"), 6: ("fd00:a9fe::1:0", "fd00:a9fe::1:ffff")}.items():
+    pools = {4: ("169.254.1.0", "169.254.3.254"), 6: ("fd00:a9fe::1:0", "fd00:a9fe::1:ffff")}
+    for version, (start, end) in pools.items():
         cloud.create("subnet", network_id=network["id"], cidr=VRF[version], ip_version=version, gateway_ip=None,
                      enable_dhcp=False, allocation_pools=[{"start": start, "end": end}])
     port = cloud.create("port", network_id=network["id"], name="attach-far", port_security_enabled=False,
@@ -67,7 +68,8 @@ class Stage:
         group = next(one for one in self.red.list("security_group", name="default"))
         for family in ("IPv4", "IPv6"):
             try:
-                self.red.create("security_group_rule", security_group_id=group["id"], direction="ingress", ethertype=family)
+                self.red.create("security_group_rule", security_group_id=group["id"], direction="ingress",
+                                ethertype=family)
             except ApiError as error:
                 if error.status != 409:
                     raise
@@ -106,8 +108,8 @@ class Stage:
 
     def address(self, version, index=0):
         """An address of the tenant's machine."""
-        found = [ip["ip_address"] for ip in self.port["fixed_ips"] if ipaddress.ip_address(ip["ip_address"]).version == version]
-        return sorted(found, key=ipaddress.ip_address)[index]
+        found = [ipaddress.ip_address(ip["ip_address"]) for ip in self.port["fixed_ips"]]
+        return str(sorted(address for address in found if address.version == version)[index])
 
     def versions(self):
         return sorted({subnet["ip_version"] for subnet in self.subnets})
@@ -115,12 +117,14 @@ class Stage:
     def route_inward(self, node):
         """The far machine's routes to the tenant's prefixes lead to this node: BGP's part."""
         via = {address.version: address.ip for one in node.on("ext") for address in one.addresses}
-        self.far.host.sh("\n".join(f"ip -{one['ip_version']} route replace {one['cidr']} via {via[one['ip_version']]}"
-                                   for one in self.subnets))
+        for subnet in self.subnets:
+            version = subnet["ip_version"]
+            self.far.host.run(f"ip -{version} route replace {subnet['cidr']} via {via[version]}")
 
     def route_outward(self, node):
         """The node's routes to the far side."""
-        node.host.sh("\n".join(f"ip -{version} route replace {FAR[version]} via {FAR_VRF[version]}" for version in (4, 6)))
+        node.host.sh("\n".join(f"ip -{version} route replace {FAR[version]} via {FAR_VRF[version]}"
+                               for version in (4, 6)))
 
     def route_pair(self, nodes, own_addresses=True):
         """The routes of both nodes, and what they need to know of networks on which a standby has no address."""
@@ -132,14 +136,13 @@ class Stage:
                     node.host.run(f"ip -{subnet['ip_version']} route replace {subnet['cidr']} dev {inside}")
 
     def reach(self, timeout=10):
-        """Which ways carry packets: {("out" | "in", IP version, subnet index): bool}; waits up to `timeout` for each."""
+        """Which ways carry packets: {("out" | "in", IP version, subnet index): bool}; waits up to `timeout` each."""
         ways = {}
         for version in self.versions():
             for index in range(len([one for one in self.subnets if one["ip_version"] == version])):
                 own = self.address(version, index)
-                for direction, host, source, target in (("out", self.machine.host, own, FAR[version]),
-                                                        ("in", self.far.host, FAR[version], own)):
-                    ways[direction, version, index] = replied(host, source, target, timeout)
+                ways["out", version, index] = replied(self.machine.host, own, FAR[version], timeout)
+                ways["in", version, index] = replied(self.far.host, FAR[version], own, timeout)
         return ways
 
     def first_reply(self, version=4, timeout=60):

@@ -1,4 +1,4 @@
-"""How a router node takes the place of a flavored Neutron router: the facts that docs/decisions/0004-attach.md rests on.
+"""How a node takes the place of a flavored Neutron router: the facts on which docs/decisions/0004-attach.md rests.
 
 The record tells the figures, `make bench SUITE=attach` measures them; here stands what must stay true.
 """
@@ -115,7 +115,14 @@ def test_added_port(lab, stage):  # noqa: F811
     assert port["mac_address"] in logical_port(lab, port["id"], "addresses")
     assert "unknown" not in logical_port(lab, port["id"], "addresses")
     gateway = gateways(made)[4]
+    # Neutron's own setting ([ovn_nb_global] ignore_lsp_down, false by default) keeps OVN from giving out the MAC of a
+    # port behind which there is nobody.
     assert neighbour(made.machine.host, gateway) is None
+    lab.sandbox.run(["ovn-nbctl", "--wait=hv", "set", "nb_global", ".", "options:ignore_lsp_down=true"])
+    try:
+        assert neighbour(made.machine.host, gateway) == port["mac_address"]
+    finally:
+        lab.sandbox.run(["ovn-nbctl", "--wait=hv", "set", "nb_global", ".", "options:ignore_lsp_down=false"])
     node = attach_single(lab, made.router["id"])
     made.route_outward(node)
     made.route_inward(node)
@@ -123,9 +130,21 @@ def test_added_port(lab, stage):  # noqa: F811
     # The node is deaf now, and yet there is an answer.
     node.host.run(f"ip link set {node.on('int')[0].name} down")
     assert neighbour(made.machine.host, gateway) == port["mac_address"]
-    # With a pair that port stays unbound, and what is sent to its MAC is lost; Neutron's own setting
-    # ([ovn_nb_global] ignore_lsp_down, false by default) keeps OVN from giving that MAC out.
-    assert "ignore_lsp_down=\"false\"" in lab.sandbox.out(["ovn-nbctl", "get", "nb_global", ".", "options"])
+
+
+def test_subnet_router_anycast(sandbox):
+    """A Linux router answers for the lowest address of a prefix in which it has any address, unless that is a /128"""
+    tenant, standby = sandbox.host("tenant"), sandbox.host("standby")
+    sandbox.link(tenant, "eth0", standby, "eth0")
+    tenant.run("ip addr add 2001:db8:1::9/64 dev eth0 nodad")
+    standby.sh("sysctl -qw net.ipv6.conf.all.forwarding=1; ip addr add 2001:db8:1::5/64 dev eth0 nodad")
+    until(lambda: neighbour(tenant, "2001:db8:1::"), "an answer for the anycast address")
+    standby.sh("""
+        ip addr del 2001:db8:1::5/64 dev eth0
+        ip addr add 2001:db8:1::5/128 dev eth0 nodad
+        ip -6 route add 2001:db8:1::/64 dev eth0""")
+    assert neighbour(tenant, "2001:db8:1::") is None
+    assert neighbour(tenant, "2001:db8:1::5")
 
 
 @pytest.mark.proves("R23")
@@ -168,6 +187,8 @@ def test_pair(lab, stage):  # noqa: F811
     foreign = [port for port in seen_by_tenant(made) if port["project_id"] != made.red.project]
     assert {port["id"] for port in foreign} == {one.port["id"] for one in inside}
     assert [status_of(lambda port=port: made.red.delete("port", port["id"])) for port in foreign] == [409, 409]
+    renamed = [status_of(lambda port=port: made.red.update("port", port["id"], name="mine")) for port in foreign]
+    assert renamed == [403, 403]
     for port in made.interface_ports():
         made.red.put("router", made.router["id"], "remove_router_interface", port_id=port["id"])
     made.machine.delete()

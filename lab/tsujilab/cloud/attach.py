@@ -5,12 +5,12 @@ them. docs/decisions/0004-attach.md says why it is done in two ways:
 
 - A single node takes over the router's own ports: `binding:profile` {"parent_name", "tag"} turns a router port into a
   VLAN of the node's trunk port. No further port, no further address, nothing that the tenant could see.
-- A node of a pair has a port of its own on each network, a subport of its trunk without port security. The router's
-  addresses move between the nodes; the router's ports stay unbound, as records in Neutron only.
+- A node of a pair has a port of its own on each network, a VLAN too, without port security. The router's addresses
+  move between the nodes; the router's interface ports stay unbound, as records in Neutron only.
 
-The account `tsuji` writes all of it: role `service` to set binding:profile and to make ports on tenants' networks, role
-`member` for its own networks and trunks. Neither may read a tenant's subnets, so prefix lengths come from an account
-that may (here admin; OVN's northbound database has them too).
+The account `tsuji` does all of it: role `service` to set binding:profile and to make ports on tenants' networks, role
+`member` for its own networks and trunks. That it may read tenants' subnets, for the prefix lengths, is a line of policy
+(neutron/policy.d/tsuji.yaml). The port group is written to OVN's northbound database.
 """
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
@@ -68,7 +68,7 @@ class Attacher:
 
     def __init__(self, lab, router_id):
         self.lab, self.router_id, self.short = lab, router_id, router_id[:8]
-        self.cloud, self.reader = Cloud(lab, "tsuji"), Cloud(lab, "admin")
+        self.cloud = Cloud(lab, "tsuji")
         self._mtus, self._prefixes = {}, {}
 
     # Nodes and their trunk ports.
@@ -114,6 +114,9 @@ class Attacher:
         numbers = {number for number in (0, 1) if Machine(self.lab, self.machine_name(number)).exists()}
         for name in (*machines, *(self.machine_name(number) for number in numbers)):
             Machine(self.lab, name).delete()
+        for number in (0, 1):
+            for port in self._ours("port", f"rtvm-ext-{self.short}-{number}"):
+                self.cloud.delete("port", port["id"])
         for side in SIDES:
             networks = self._ours("network", f"rtvm-{side}-{self.short}")
             for parent in [port for network in networks for port in self.cloud.list("port", network_id=network["id"])]:
@@ -146,7 +149,7 @@ class Attacher:
         """A port's fixed addresses with the prefix lengths of their subnets."""
         for ip in port["fixed_ips"]:
             if ip["subnet_id"] not in self._prefixes:
-                self._prefixes[ip["subnet_id"]] = self.reader.show("subnet", ip["subnet_id"])["cidr"].split("/")[1]
+                self._prefixes[ip["subnet_id"]] = self.cloud.show("subnet", ip["subnet_id"])["cidr"].split("/")[1]
         return [ip_interface(f"{ip['ip_address']}/{self._prefixes[ip['subnet_id']]}") for ip in port["fixed_ips"]]
 
     def free_tag(self, node, side):
@@ -165,8 +168,12 @@ class Attacher:
         return self._add(node, Interface(side, tag, f"{side}.{tag}", port, port["mac_address"],
                                          self.mtu(port["network_id"]), self.addresses(port)))
 
-    def add_subport(self, node, side, network_id, gateways=(), fixed_ips=None, tag=None):
+    def add_own_port(self, node, side, network_id, gateways=(), fixed_ips=None, tag=None):
         """Node of a pair: a port of its own on a network. fixed_ips: as Neutron's; None leaves them to Neutron.
+
+        On a tenant's network it is a subport of the trunk, which keeps the tenant from deleting it. On the VRF network,
+        which is not the tenant's, binding:profile does: it's a call less, and the trunk API refuses a network whose
+        MTU is above that of the parent's network, as a VLAN network's is above an overlay's.
 
         On a tenant's network it takes no IPv6 address but the link-local one: Linux routers answer for the
         subnet-router anycast address of every prefix they have an address in, and Neutron's default gateway_ip of an
@@ -174,13 +181,53 @@ class Attacher:
         """
         tag = tag or self.free_tag(node, side)
         fields = {"fixed_ips": fixed_ips} if fixed_ips is not None else {}
+        if side == "ext":
+            fields["binding__profile"] = {"parent_name": node.parents[side], "tag": tag}
         port = self.cloud.create("port", network_id=network_id, name=f"rtvm-{side}-{self.short}-{node.number}",
                                  port_security_enabled=False, **fields)
-        self.cloud.put("trunk", node.trunks[side], "add_subports", sub_ports=[
-            {"port_id": port["id"], "segmentation_type": "vlan", "segmentation_id": tag}])
+        if side == "int":
+            self.cloud.put("trunk", node.trunks[side], "add_subports", sub_ports=[
+                {"port_id": port["id"], "segmentation_type": "vlan", "segmentation_id": tag}])
         own = [address for address in self.addresses(port) if side == "ext" or address.version == 4]
         return self._add(node, Interface(side, tag, f"{side}.{tag}", port, port["mac_address"], self.mtu(network_id),
                                          own, list(gateways)))
+
+    def take_single(self, node):
+        """A single node takes over all ports of the router that it has not yet.
+
+        A network with several subnets has several router ports (Neutron makes one for each IPv4 subnet and one for all
+        IPv6 subnets). Each becomes an interface of its own, so that removing one subnet leaves the others alone.
+        """
+        for port in self.router_ports():
+            if port["id"] not in node.interfaces:
+                self.bind(node, port)
+        self._settle(node)
+
+    def take_pair(self, nodes, own_addresses=True):
+        """Two nodes get an interface on each network of the router; neither holds the router's addresses yet.
+
+        Node 0 takes the gateway port as a single node does, node 1 has a port of its own there: each has an address
+        to speak BGP from, and none is idle. own_addresses: an IPv4 address for each node on each tenant network.
+        """
+        networks = {}
+        for port in self.router_ports(INTERFACE):
+            networks.setdefault(port["network_id"], []).append(port)
+        for node in nodes:
+            for port in self.router_ports(GATEWAY):
+                if node.number == 0:
+                    self.bind(node, port)
+                else:
+                    self.add_own_port(node, "ext", port["network_id"])
+            for network_id, ports in networks.items():
+                gateways = [address for port in ports for address in self.addresses(port)]
+                subnets = [ip["subnet_id"] for port in ports for ip in port["fixed_ips"] if "." in ip["ip_address"]]
+                wanted = [{"subnet_id": subnet} for subnet in subnets] if own_addresses else []
+                self.add_own_port(node, "int", network_id, gateways, wanted)
+            self._settle(node)
+
+    def _settle(self, node):
+        self.wait_up(node)
+        self.track_nothing(node)
 
     def wait_up(self, node, timeout=30):
         """Waits until OVN has bound all ports of a node; LabError names the one that it has not.
@@ -230,54 +277,28 @@ class Attacher:
             return
         if found[0]["device_owner"] in (GATEWAY, INTERFACE):
             self.cloud.update("port", port_id, binding__profile={})
-        else:
-            self.cloud.put("trunk", node.trunks[interface.side], "remove_subports", sub_ports=[{"port_id": port_id}])
-            self.cloud.delete("port", port_id)
+            return
+        if interface.side == "int":
+            self.cloud.put("trunk", node.trunks["int"], "remove_subports", sub_ports=[{"port_id": port_id}])
+        self.cloud.delete("port", port_id)
 
 
 def attach_single(lab, router_id, name=None):
-    """A node for a router that is to have one: its gateway and interface ports as they are now. Returns the Node.
-
-    A network with several subnets has several router ports (Neutron makes one for each IPv4 subnet and one for all
-    IPv6 subnets). Each becomes an interface of its own, so that removing one subnet leaves the others alone.
-    """
+    """A node for a router that is to have one: its gateway and interface ports as they are now. Returns the Node."""
     attacher = Attacher(lab, router_id)
-    ports = attacher.router_ports()
-    if not ports:
+    if not attacher.router_ports():
         raise LabError(f"router {router_id} has neither gateway nor interfaces: 'openstack router set "
                        "--external-gateway' and 'openstack router add subnet' come first")
     node = attacher.make_node(0, name)
-    for port in ports:
-        attacher.bind(node, port)
-    attacher.wait_up(node)
-    attacher.track_nothing(node)
+    attacher.take_single(node)
     return node
 
 
 def attach_pair(lab, router_id, own_addresses=True, names=(None, None)):
-    """Two nodes for a router that is to have a pair. Returns (Node, Node); neither holds the router's addresses yet.
-
-    Node 0 takes the gateway port as a single node does, node 1 has a subport on that network: each has an address to
-    speak BGP from, and none is idle. own_addresses: an IPv4 address for each node on each tenant network.
-    """
+    """Two nodes for a router that is to have a pair; see Attacher.take_pair(). Returns (Node, Node)."""
     attacher = Attacher(lab, router_id)
-    gateway_ports, networks = attacher.router_ports(GATEWAY), {}
-    for port in attacher.router_ports(INTERFACE):
-        networks.setdefault(port["network_id"], []).append(port)
     nodes = tuple(attacher.make_node(number, names[number]) for number in (0, 1))
-    for node in nodes:
-        for port in gateway_ports:
-            if node.number == 0:
-                attacher.bind(node, port)
-            else:
-                attacher.add_subport(node, "ext", port["network_id"])
-        for network_id, ports in networks.items():
-            gateways = [address for port in ports for address in attacher.addresses(port)]
-            subnets = [ip["subnet_id"] for port in ports for ip in port["fixed_ips"] if "." in ip["ip_address"]]
-            wanted = [{"subnet_id": subnet} for subnet in subnets] if own_addresses else []
-            attacher.add_subport(node, "int", network_id, gateways, wanted)
-        attacher.wait_up(node)
-        attacher.track_nothing(node)
+    attacher.take_pair(nodes, own_addresses)
     return nodes
 
 
