@@ -141,7 +141,7 @@ def smallest(sandbox, image, works):
 def forwards(sandbox, image, megabytes):
     try:
         with guest(sandbox, image, memory_mb=megabytes, hugepages_mb=16) as router:
-            forwarder(router.shell(30), "pc, uio_pci_generic")
+            forwarder(router.shell(), "pc, uio_pci_generic")
             return True
     except (GuestError, RuntimeError, TimeoutError):
         return False
@@ -150,7 +150,7 @@ def forwards(sandbox, image, megabytes):
 def testpmd_runs(sandbox, image, megabytes):
     try:
         with guest(sandbox, image, nics=3, memory_mb=megabytes, hugepages_mb=32, cpus=2) as router:
-            router.shell(30)
+            router.shell()
             for mac in MACS:
                 router.bind(mac, "uio_pci_generic")
             router.run("(dpdk-testpmd -l 0-1 -m 32 --no-telemetry -- --total-num-mbufs=4096 --rxq=1 --txq=1 "
