@@ -123,8 +123,7 @@ def test_zebra_resync(node, bfd):
 def test_zebra_alone(node):
     """zebra's death and nothing done about bgpd: FRR's silent black hole (22362). Once this fails, FRR has mended it.
 
-    Only on 8.4: on 10.3 it depends on whether bgpd, back after 1 s, asks the new zebra for next hops before that has
-    read its interfaces, which on a busy machine happens to make bgpd send its routes again.
+    Only on 8.4, where it always happens. 10.3 loses the routes in most runs, but not in all (docs/decisions/0003).
     """
     trial = fail(node.route(policy="none", keep_s=5), "zebra", watch_s=18)
     assert all_of(trial, "flapped", False)
