@@ -14,10 +14,11 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from tsujilab.root import REPOSITORY, STATE
-from tsujilab.sandbox import INIT, Host, Sandbox
+from tsujilab.sandbox import ENVIRONMENT, INIT, Host, Sandbox
 
 RELEASE = "trixie"
 CONF = REPOSITORY / "lab/conf"
@@ -116,7 +117,15 @@ class Lab:
         """Runs a command to its end, output to the log named `log`; LabError with the log's end when it fails."""
         file = self.logs / f"{log}.log"
         words = ["env", *(f"{key}={value}" for key, value in (env or {}).items()), *map(str, argv)]
-        result = self.sandbox.run(["sh", "-c", 'exec "$@" >>"$0" 2>&1', file, *words], check=False, timeout=timeout)
+        # Killed with this process, even by SIGKILL: a migration must not go on beside the one that a next `up` begins.
+        mortal = ["setpriv", "--pdeathsig", "KILL"]
+        result = subprocess.run(
+            [*mortal, *self.sandbox.enter, *mortal, "sh", "-c", 'exec "$@" >>"$0" 2>&1', file, *words],
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+        )
         if result.returncode:
             raise LabError(
                 f"{log}: '{' '.join(map(str, argv))[:200]}' ended with {result.returncode}; "
