@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 @pytest.mark.lab
 @pytest.mark.proves("R01", "R05", "R06")
 def test_demo_shows_traffic_without_nat_and_clears_up(lab):
-    """make demo: a tenant with plain openstack commands reaches the data centre by IPv4 and IPv6, without NAT; twice."""
+    """The demo: a tenant with plain openstack commands reaches the data centre, IPv4 and IPv6, without NAT; twice."""
     for _ in range(2):
         result = subprocess.run([REPOSITORY / "lab/demo", "--name", lab.name], text=True, capture_output=True,
                                 timeout=400, check=False)
