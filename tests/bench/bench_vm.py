@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from tsujilab import guest_image
-from tsujilab.console import GuestError
 from tsujilab.root import REPOSITORY, installed_root
 from tsujilab.sandbox import Sandbox, until
-from tsujilab.vm import Guest, Nic
+from tsujilab.vm import image as guest_image
+from tsujilab.vm.console import GuestError
+from tsujilab.vm.guest import Guest, Nic
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "system/vm"))
 

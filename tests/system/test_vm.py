@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tsujilab import guest_image
-from tsujilab.hugepages import hugepages
-from tsujilab.ovs_dpdk import OvsDpdk
 from tsujilab.sandbox import until
-from tsujilab.vm import Guest, Nic
+from tsujilab.vm import image as guest_image
+from tsujilab.vm.guest import Guest, Nic
+from tsujilab.vm.hugepages import hugepages
+from tsujilab.vm.ovs_dpdk import OvsDpdk
 
 sys.path.insert(0, str(Path(__file__).parent / "vm"))
 

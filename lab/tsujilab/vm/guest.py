@@ -1,6 +1,6 @@
 """Guests: virtual machines under QEMU, in a sandbox, driven over their serial console.
 
-A guest boots an image of guest_image.py with any number of virtio NICs on TAPs or on vhost-user sockets. Where this
+A guest boots an image of image.py with any number of virtio NICs on TAPs or on vhost-user sockets. Where this
 machine has /dev/kvm it is used; else QEMU emulates (TCG), which is right in everything but speed. QEMU dies with its
 sandbox. Its PCI slots can be given as libvirt, and so Nova, would give them (pci_slots).
 """
@@ -8,8 +8,8 @@ import os
 import time
 from dataclasses import dataclass
 
-from tsujilab.console import Console
 from tsujilab.sandbox import until
+from tsujilab.vm.console import Console
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 # A CPU with what Debian's DPDK is built for (x86-64-v2: SSE4.2, POPCNT); QEMU's default, qemu64, lacks it.

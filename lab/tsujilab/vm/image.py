@@ -3,7 +3,7 @@
 The guest has no disk: its root is the initramfs (busybox, the wanted programs with the libraries they name, the
 wanted kernel modules with the modules they need). Everything comes from the packages of the sandbox's tree, so what
 boots here is what a real image of that release would contain, and building it takes about a second. /init
-(guest_init.sh) mounts the usual file systems and gives a root shell on the serial console, which vm.py drives.
+(guest_init.sh) mounts the usual file systems and gives a root shell on the serial console, which guest.py drives.
 
 The cpio archive is written here and not by cpio(1), for it needs device nodes and owners that no file here has.
 """
