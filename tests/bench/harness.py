@@ -7,6 +7,7 @@ maximum. Nothing here asserts: a benchmark measures.
 """
 import importlib.util
 import json
+import signal
 import statistics
 import sys
 from pathlib import Path
@@ -50,6 +51,8 @@ def main():
     if len(sys.argv) != 2 or sys.argv[1] not in suites():
         print("usage: make bench SUITE=name\nsuites:", *suites(), file=sys.stderr)
         sys.exit(2)
+    # A suite that is told to end prints what it has measured so far.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     suite = sys.argv[1]
     spec = importlib.util.spec_from_file_location(f"bench_{suite}", Path(__file__).parent / f"bench_{suite}.py")
     module = importlib.util.module_from_spec(spec)
