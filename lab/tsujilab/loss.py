@@ -3,8 +3,8 @@
 Both ends send a numbered UDP datagram on every flow at a fixed interval and note what they receive and when. Ping
 could not tell which direction lost.
 
-This file is also the program that runs in each host's namespace: python3 loss.py PLAN; it ends when its standard
-input closes, and prints what it received as JSON.
+This file is also the program that runs in each host's namespace: python3 loss.py PLAN. A first line on its standard
+input ("stop") stops it sending, a second ("end") ends it; then it prints what it sent and received as JSON.
 """
 import json
 import select
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass
@@ -52,12 +53,13 @@ class LossMeter:
     def stop(self):
         """Ends the flows and returns {(name, "a>b" or "b>a"): Loss}."""
         ends = []
-        for process in self.processes:
-            process.stdin.write("stop\n")
-            process.stdin.flush()
-        for process in self.processes:
-            # Each keeps receiving until told to end, so what was on its way still counts.
-            process.stdout.readline()
+        # Both stop sending before either stops receiving, so what is on its way still counts.
+        for word in ("stop", "end"):
+            for process in self.processes:
+                process.stdin.write(word + "\n")
+                process.stdin.flush()
+            for process in self.processes:
+                process.stdout.readline()
         for process in self.processes:
             process.stdin.close()
             ends.append(json.loads(process.stdout.read()))
@@ -68,7 +70,7 @@ class LossMeter:
                 sent = ends[sender]["sent"][name]
                 got = sorted(ends[receiver]["received"][name])
                 times = sorted(moment for number, moment in got)
-                gap = max((b - a for a, b in zip(times, times[1:])), default=float("inf"))
+                gap = max((later - earlier for earlier, later in pairwise(times)), default=float("inf"))
                 # What was sent before the other end stood does not count, unless nothing ever arrived.
                 counted = set(range(got[0][0] if got else 0, sent))
                 lost = len(counted - {number for number, _ in got})
@@ -77,7 +79,7 @@ class LossMeter:
 
 
 def exchange(plan):
-    """Sends and receives until standard input says stop, then receives a little longer; returns the record."""
+    """Sends until the first line on standard input, receives until a little after the second; returns the record."""
     sockets, sent, received = {}, {}, {}
     for flow in plan["flows"]:
         family = socket.AF_INET6 if ":" in flow["local"] else socket.AF_INET
@@ -87,10 +89,9 @@ def exchange(plan):
         sockets[sock] = flow
         sent[flow["name"]], received[flow["name"]] = 0, []
     print("ready", flush=True)
-    due, end = time.monotonic(), None
-    while end is None or time.monotonic() < end:
-        now = time.monotonic()
-        if now >= due and end is None:
+    due, sending, end = time.monotonic(), True, float("inf")
+    while (now := time.monotonic()) < end:
+        if now >= due and sending:
             for sock, flow in sockets.items():
                 number = sent[flow["name"]]
                 sent[flow["name"]] += 1
@@ -99,12 +100,15 @@ def exchange(plan):
                 except OSError:
                     pass  # It counts as sent: no route, or no buffer, is a loss too.
             due += plan["interval"]
-        wait = max(0.0, (due if end is None else end) - time.monotonic())
-        readable, _, _ = select.select([*sockets, *([sys.stdin] if end is None else [])], [], [], wait)
+        wait = max(0.0, min(due if sending else now + 0.1, end) - time.monotonic())
+        readable, _, _ = select.select([*sockets, sys.stdin], [], [], wait)
         for sock in readable:
             if sock is sys.stdin:
-                sys.stdin.readline()
-                end = time.monotonic() + 0.3
+                if sys.stdin.readline().strip() == "stop":
+                    sending = False
+                    print("stopped", flush=True)
+                else:
+                    end = min(end, time.monotonic() + 0.3)
                 continue
             try:
                 data = sock.recv(64)
@@ -116,7 +120,7 @@ def exchange(plan):
 
 def main():
     record = exchange(json.loads(sys.argv[1]))
-    print("stopped", flush=True)
+    print("ended", flush=True)
     print(json.dumps(record))
 
 

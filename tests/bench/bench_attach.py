@@ -13,11 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
 
-from attach_scenario import FAR, Stage  # noqa: E402
-from tsujilab.cloud.attach import GATEWAY, INTERFACE, attach_pair, attach_single  # noqa: E402
-from tsujilab.cloud.instance import Lab  # noqa: E402
-from tsujilab.loss import LossMeter  # noqa: E402
-from tsujilab.takeover import Takeover  # noqa: E402
+from attach_scenario import FAR, Stage
+from tsujilab.cloud.attach import GATEWAY, INTERFACE, attach_pair, attach_single
+from tsujilab.cloud.instance import Lab
+from tsujilab.loss import LossMeter
+from tsujilab.takeover import Takeover
 
 MOVES = 5
 # Way of adding interfaces and addressing plan; a port can't hold two IPv4 addresses, so "two+two" is by subnet only.
@@ -73,6 +73,8 @@ def cell(bench, stage, nodes, name):
     """One way on one stage: does it carry packets, what does it take. Leaves the stage as it was."""
     case = f"add {stage.how}, {stage.plan}"
     before = stage.admin.list("port", network_id=stage.network["id"])
+    # What the previous way left in the machine's neighbour table is not this one's affair.
+    stage.machine.host.run("ip neigh flush all")
     writes, began = Writes(stage.attacher.cloud), time.monotonic()
     WAYS[name](stage.attacher, nodes)
     bench.record(f"{case}: attach to all networks", name, "s", [time.monotonic() - began])
@@ -126,7 +128,9 @@ def first_packet(bench, lab):
             writes.count, began = 0, time.monotonic()
             stage.add_interfaces()
             interface = stage.attacher.bind(node, stage.attacher.router_ports(INTERFACE)[0])
+            stage.attacher.wait_up(node)
             stage.attacher.track_nothing(node)
+            stage.attacher.announce(node, interface)
             times.append(stage.first_reply() - began)
             counts.append(writes.count)
             stage.red.put("router", stage.router["id"], "remove_router_interface", subnet_id=stage.subnets[0]["id"])
@@ -224,7 +228,7 @@ def moves(bench, lab):
                     for name in ("IPv4 out", "IPv6 out"):
                         bench.record(f"{kind}, {name}: claim to first packet", mode, "ms", silences[name])
             takers[master]("release")
-            for taker, node, one in zip(takers, nodes, inside):
+            for taker, node in zip(takers, nodes):
                 taker.close()
                 node.host.sh("for device in gw0 gw1; do ip link del $device 2>/dev/null || true; done")
                 stage.route_pair([node])

@@ -45,7 +45,7 @@ def neighbour(host, address):
     return next((mac for mac in found if mac), None)
 
 
-def gateways(stage):  # noqa: F811
+def gateways(stage):
     return {subnet["ip_version"]: subnet["gateway_ip"] for subnet in stage.subnets}
 
 
@@ -53,14 +53,14 @@ def logical_port(lab, port_id, column):  # noqa: F811
     return lab.sandbox.out(["ovn-nbctl", "get", "logical_switch_port", port_id, column]).strip()
 
 
-def seen_by_tenant(stage):  # noqa: F811
+def seen_by_tenant(stage):
     """What the tenant's `port list` shows on its network and is not its machine's or the network's own DHCP port."""
     ports = stage.red.list("port", network_id=stage.network["id"])
     return [port for port in ports if port["id"] != stage.port["id"] and port["device_owner"] != "network:distributed"]
 
 
 @contextlib.contextmanager
-def traffic(stage):  # noqa: F811
+def traffic(stage):
     """Datagrams between machine and far side in each direction and family; yields a dict that is filled at the end."""
     flows = {f"IPv{version}": (stage.address(version), FAR[version]) for version in stage.versions()}
     result, meter = {}, LossMeter(stage.machine.host, stage.far.host, flows).start()

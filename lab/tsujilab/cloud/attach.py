@@ -18,6 +18,7 @@ from ipaddress import ip_interface
 from tsujilab.cloud.api import Cloud
 from tsujilab.cloud.instance import LabError
 from tsujilab.cloud.machine import Machine
+from tsujilab.takeover import Takeover
 
 SIDES = ("ext", "int")
 GATEWAY, INTERFACE = "network:router_gateway", "network:router_interface"
@@ -202,6 +203,8 @@ class Attacher:
             if port["id"] not in node.interfaces:
                 self.bind(node, port)
         self._settle(node)
+        for interface in node.interfaces.values():
+            self.announce(node, interface)
 
     def take_pair(self, nodes, own_addresses=True):
         """Two nodes get an interface on each network of the router; neither holds the router's addresses yet.
@@ -224,6 +227,16 @@ class Attacher:
                 wanted = [{"subnet_id": subnet} for subnet in subnets] if own_addresses else []
                 self.add_own_port(node, "int", network_id, gateways, wanted)
             self._settle(node)
+
+    def announce(self, node, interface):
+        """Tells a network who has the interface's addresses now.
+
+        A subnet that was removed and added again has a new router port, with a new MAC: machines that still use the old
+        one would take up to 45 s to find out.
+        """
+        taker = Takeover(node.host, interface.name, [(address, None) for address in interface.addresses])
+        taker("announce")
+        taker.close()
 
     def _settle(self, node):
         self.wait_up(node)
